@@ -1,0 +1,83 @@
+"""What all commands share: settings from the global flags, a ready database, errors as exit codes.
+
+Exit codes: 0 done, 1 refused (the message says why), 2 wrong use or settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from core.errors import PlatformError
+from core.logs import set_up_logs
+from core.settings import InvalidSettings, LogSettings, Settings, load_settings
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Flags:
+    """The flags given before a command, nested as in the settings file."""
+
+    config: Path | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """All settings; ends the program with code 2 and one line when one cannot be used."""
+    flags: Flags = context.obj
+    try:
+        return load_settings(flags.config, flags.values)
+    except InvalidSettings as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's coroutine; a PlatformError becomes one line and code 1."""
+    set_up_logs(LogSettings(level="warning"), prod=False)
+    try:
+        return asyncio.run(work())
+    except PlatformError as error:
+        typer.echo(f"Error: {error.message}", err=True)
+        raise typer.Exit(1) from error
+    except InvalidSettings as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(130) from error
+
+
+@asynccontextmanager
+async def ready_database(settings: Settings) -> AsyncIterator[Any]:
+    """A database in the code's own shape; an embedded one is migrated, a served one must have been."""
+    from core.database.session import Database
+
+    await ensure_migrated(settings)
+    database = Database(
+        settings.database_url, pool_size=settings.database.pool_size, timeout_s=settings.database.timeout_s
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def ensure_migrated(settings: Settings) -> None:
+    """Migrate SQLite where needed; for PostgreSQL, which others may share, ask for `run.py migrate`."""
+    from core.database import migration
+    from core.errors import Conflict
+
+    url = settings.database_url
+    if await migration.is_current(url):
+        return
+    if not url.startswith("sqlite"):
+        raise Conflict("The database is not at this release's revision; run `python run.py migrate` first.")
+    await migration.upgrade(url)

@@ -1,0 +1,162 @@
+"""`model`: add, look at and deploy models, with or without a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.context import ready_database, run, settings_of
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.database.session import Database
+    from core.store.artifacts import ArtifactStore
+    from core.store.uploads import Received
+
+app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+_CHUNK_BYTES = 1 << 20
+
+
+@app.command("add")
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="What applications will call it by.")],
+    file: Annotated[Path, typer.Argument(help="An .onnx file, or a zip with a model.yaml.", exists=True)],
+    task: Annotated[str | None, typer.Option(help="What it does; a model.yaml may say it too.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A model.yaml for a bare file.", exists=True)] = None,
+    description: Annotated[str, typer.Option(help="A sentence about it.")] = "",
+    deploy: Annotated[bool, typer.Option("--deploy", help="Deploy it once it is found valid.")] = False,
+) -> None:
+    """Add a model, or the next version of one; check it, and deploy it if asked to."""
+    settings = settings_of(context)
+
+    async def work() -> None:
+        async with ready_database(settings) as database:
+            from core.control.uploads import Told
+
+            text = await asyncio.to_thread(manifest.read_text, "utf-8") if manifest else None
+            told = Told(file.name, task, description or None, text)
+            number, ok = await _add(settings, database, name, file, told)
+            if not ok:
+                typer.echo(f"Version {number} of {name} is not valid.", err=True)
+                raise typer.Exit(1)
+            typer.echo(f"Version {number} of {name} is valid.")
+            if deploy:
+                await _deploy(settings, database, name, {"version": number})
+
+    run(work)
+
+
+@app.command("deploy")
+def deploy_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    version: Annotated[int, typer.Option(min=1, help="Which version.")],
+) -> None:
+    """Deploy a version; a running server takes it over within a second."""
+    settings = settings_of(context)
+
+    async def work() -> None:
+        async with ready_database(settings) as database:
+            await _deploy(settings, database, name, {"version": version})
+
+    run(work)
+
+
+@app.command("list")
+def list_models(context: typer.Context) -> None:
+    """List models with their state in service."""
+    settings = settings_of(context)
+
+    async def work() -> None:
+        from core.database.repositories.deployments import Deployments
+        from core.database.repositories.models import Models
+
+        async with ready_database(settings) as database, database.session() as session:
+            states = {row.model_id: row.state for row in await Deployments(session).all_observed()}
+            cursor: str | None = None
+            while True:
+                models, cursor = await Models(session).page(200, cursor)
+                for model in models:
+                    state = states.get(model.id, "not deployed")
+                    typer.echo(f"{model.name}\t{model.task}\tv{model.next_version - 1}\t{state}")
+                if cursor is None:
+                    break
+
+    run(work)
+
+
+async def _add(settings: Settings, database: Database, name: str, file: Path, told: Any) -> tuple[int, bool]:
+    from app.lifespan import check_task, make_store
+    from core.control.actor import COMMAND_LINE
+    from core.control.uploads import Uploads
+    from core.control.validations import Validations, claim_end
+    from core.database.repositories.models import Models
+    from core.store.importer import Importer
+
+    store = make_store(settings)
+    uploads = Uploads(database, store, Importer(store, settings.store, check_task))
+    async with database.session() as session:
+        exists = await Models(session).by_name(name) is not None
+    if not exists:
+        await uploads.check_new(name)
+    received = await _receive(store, file)
+    add_to = uploads.add_version if exists else uploads.add_model
+    _, version = await add_to(received, name, told, COMMAND_LINE, claim_end())
+    typer.echo(f"Version {version.version}: {version.size_bytes} bytes, sha256 {version.sha256}")
+    validations = Validations(database, store, settings.validation)
+    return version.version, await validations.run_one(version, _show_check)
+
+
+async def _receive(store: ArtifactStore, file: Path) -> Received:
+    size = (await asyncio.to_thread(file.stat)).st_size
+    with typer.progressbar(length=size, label=f"Copying {file.name}") as bar:
+        async with store.receive(size) as upload:
+            with file.open("rb") as source:
+                while chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES):
+                    await upload.write(chunk)
+                    bar.update(len(chunk))
+            return await upload.finish()
+
+
+def _show_check(check: Mapping[str, Any]) -> None:
+    mark = "ok  " if check["ok"] else "FAIL"
+    typer.echo(f"  {mark} {check['check']}: {check['detail']} ({check['ms']:.0f} ms)")
+
+
+async def _deploy(settings: Settings, database: Database, name: str, wanted: dict[str, Any]) -> None:
+    from core.control.actor import COMMAND_LINE
+    from core.control.deploying import deploy
+    from schemas.deployments import DeploymentPut
+
+    body = DeploymentPut.model_validate(wanted).model_dump()
+    async with database.transaction() as session:
+        row = await deploy(session, name, body, settings.inference, COMMAND_LINE)
+        generation = row.generation
+    await _follow(database, name, generation)
+
+
+async def _follow(database: Database, name: str, generation: int, patience_s: float = 3.0) -> None:
+    """Say how a running server takes it over; without one, say that the next start will."""
+    from core.control.deploying import find_model
+    from core.database.repositories.deployments import Deployments
+
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        async with database.session() as session:
+            model = await find_model(session, name)
+            seen = [row for row in await Deployments(session).observed(model.id) if row.generation == generation]
+        if seen and seen[0].state in ("serving", "failed"):
+            typer.echo(f"{name} is {seen[0].state}. {seen[0].reason}".strip())
+            if seen[0].state == "failed":
+                raise typer.Exit(1)
+            return
+        if seen:
+            deadline = time.monotonic() + patience_s  # somebody is at work on it
+        await asyncio.sleep(0.1)
+    typer.echo(f"{name} will be served by the next server that starts on this database.")

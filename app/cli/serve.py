@@ -1,0 +1,95 @@
+"""`serve`: prepare the database and the first administrator, then serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import structlog
+import typer
+
+from app.cli.context import Flags, ensure_migrated, run, settings_of
+from app.cli.pid import pid_file
+from app.listener import bind
+from core.logs import set_up_logs
+from core.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+
+def serve(context: typer.Context) -> None:
+    """Serve the APIs (the default command)."""
+    settings = settings_of(context)
+    flags: Flags = context.obj
+
+    def read_settings() -> Settings:
+        return load_settings(flags.config, flags.values)
+
+    # A reload that comes before there is anything to reload must not end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with _bound(settings) as listener:  # before anything is made: an address that is taken is told at once
+        password = run(lambda: prepare(settings))
+        set_up_logs(settings.log, prod=settings.server.prod)
+        if password is not None:
+            _show_password(password)
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("server.starting", url=url, workers=settings.server.workers)
+        with pid_file(settings.data_dir):
+            (_serve_with_workers if settings.server.workers > 1 else _serve_alone)(
+                settings, listener, read_settings
+            )
+
+
+def _bound(settings: Settings) -> socket.socket:
+    try:
+        return bind(settings)
+    except OSError as error:
+        place = f"{settings.server.host}:{settings.server.port}"
+        typer.echo(f"Error: cannot listen on {place}: {os.strerror(error.errno or 0)}.", err=True)
+        raise typer.Exit(1) from error
+
+
+def _serve_alone(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> None:
+    from app.server import make_server
+
+    server = make_server(settings, read_settings)
+    server.run([listener])
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def _serve_with_workers(
+    settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]
+) -> None:
+    import uvloop
+
+    from app.control_process import supervise
+
+    uvloop.run(supervise(settings, listener, read_settings))
+
+
+async def prepare(settings: Settings) -> str | None:
+    """Migrate, and make the first administrator; its password when a random one was made."""
+    from core.access.bootstrap import ensure_first_admin
+    from core.database.session import Database
+
+    await asyncio.to_thread(settings.data_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    await ensure_migrated(settings)
+    database = Database(settings.database_url, timeout_s=settings.database.timeout_s)
+    try:
+        given = settings.admin_password.get_secret_value() if settings.admin_password else None
+        return await ensure_first_admin(database, given)
+    finally:
+        await database.close()
+
+
+def _show_password(password: str) -> None:
+    # To the terminal itself and nowhere else: it is shown this one time.
+    sys.stdout.write(f"\n  First start: sign in as  admin  with the password  {password}\n")
+    sys.stdout.write("  It is shown this one time. Change it after signing in.\n\n")
+    sys.stdout.flush()

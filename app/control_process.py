@@ -1,0 +1,101 @@
+"""The control process of `--workers N`: owns the reconciler, the hosts, the validations and the workers.
+
+Workers share one listening socket. SIGHUP reads the settings again and replaces them one after the other; SIGTERM
+lets them drain, then takes down what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from app.ending import end_soon
+from app.lifespan import (
+    make_store,
+    media_limits,
+    media_threads,
+    open_database,
+    private_directory,
+    run_in_background,
+)
+from app.supervisor import Supervisor
+from core.control.changes import Changes
+from core.control.loader import Loader
+from core.control.publisher import Publisher
+from core.control.publishing import publish_swaps
+from core.control.reconciler import Reconciler
+from core.control.validations import Validations
+from core.serving.catalogue import Catalogue
+from core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STATUS_EVERY_S = 0.1
+
+
+async def supervise(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> None:
+    """Serve with several workers on a bound socket until SIGTERM or SIGINT."""
+    _listen(listener)
+    async with AsyncExitStack() as stack:
+        stack.callback(end_soon)
+        publisher = await _start_control(settings, stack)
+        supervisor = Supervisor(settings, listener, publisher)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, supervisor.reload_soon, read_settings)
+        log.info("server.started", workers=settings.server.workers)
+        await supervisor.run()
+
+
+async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher:
+    """Start all that is not HTTP; answers what tells the workers about it."""
+    database = await open_database(settings, stack)
+    store = make_store(settings)
+    run_dir = private_directory(stack)
+    catalogue = Catalogue()
+    publisher = Publisher(run_dir / "control.sock")
+    await publisher.start()
+    threads, limits = media_threads(settings, stack), media_limits(settings)
+    loader = Loader(database, store, threads, run_dir, limits=limits, always_hosted=True)
+    published = publish_swaps(catalogue, publisher)
+    reconciler = Reconciler(
+        database,
+        catalogue,
+        loader,
+        drain_s=settings.server.drain_s,
+        published=published,
+        counts=publisher.counts,
+    )
+    loader.on_host_change = reconciler.wake
+    stack.push_async_callback(reconciler.close)
+    stack.push_async_callback(publisher.close)
+    validations = Validations(database, store, settings.validation)
+    callbacks = {"deployments": reconciler.wake, "models": validations.wake}
+    changes = Changes(database, callbacks, poll_s=settings.database.poll_s)
+    publisher.on_changed = changes.wake
+    jobs = {
+        "reconciler": reconciler.run(),
+        "validations": validations.run(),
+        "changes": changes.run(),
+        "status": _tell_status(reconciler, publisher),
+    }
+    run_in_background(jobs, stack)
+    return publisher
+
+
+async def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:
+    while True:
+        publisher.tell_status(reconciler.not_ready(), reconciler.states(), reconciler.caught_up.is_set())
+        await asyncio.sleep(STATUS_EVERY_S)
+
+
+def _listen(listener: socket.socket) -> None:
+    listener.listen(2048)
+    listener.setblocking(False)
+    listener.set_inheritable(True)

@@ -1,0 +1,18 @@
+"""The last moment of a process: what cannot hold it up any more."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+PATIENCE_S = 5.0
+
+
+def end_soon(code: int = 0) -> None:
+    """End the process by force if it is still there in a moment, everything having been closed in order.
+
+    uvloop waits in its own `close` for handles of child processes that are long reaped, and now and then for ever.
+    """
+    timer = threading.Timer(PATIENCE_S, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,267 @@
+"""The shortest way of an inference call: small JSON bodies to tensor models that run in this process.
+
+From the last byte of the request to the queue, and from there to the socket, without a task, ASGI's messages or
+the frame of a coroutine: what is left to do is so small that those would be half of it. Whatever is not as plain
+as that goes the long way, through `InferenceEndpoint`; callers cannot tell the two apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import structlog
+
+from app.access_log import AccessLog
+from app.errors import INTERNAL_MESSAGE, error_body
+from app.external.call import read_call
+from app.external.door import Headers, allow, allow_model, charge, concurrency, identify, limit_headers
+from app.external.inference import (
+    JSON_TYPE,
+    PREFIX,
+    SMALL_BODY_BYTES,
+    count_error,
+    count_left,
+    error_answer,
+    note_result,
+    render,
+)
+from app.middleware import (
+    CLIENT_LEFT,
+    ON_DISCONNECT,
+    STOPPING_MESSAGE,
+    choose_request_id,
+    fixed_headers,
+    log_request,
+)
+from app.state import Platform
+from core.errors import PlatformError, ShuttingDown
+from core.serving.catalogue import Served
+from core.serving.deployment import Deployment
+from core.serving.request import InferenceRequest, InferenceResult
+from core.serving.request_queue import QueuedRequest
+from core.serving.runner import LocalRunner
+
+log = structlog.get_logger("pulvinar.requests")
+
+Scope = MutableMapping[str, Any]
+
+
+class Answers(Protocol):
+    """The connection's side of one request."""
+
+    scope: Any
+
+    def write_answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write the whole answer."""
+
+
+class Express:
+    """Takes the calls that it can; one for each server process."""
+
+    def __init__(self, access_log: AccessLog) -> None:
+        self._access_log = access_log
+
+    def wants(self, scope: Scope) -> bool:
+        """Whether a request may go this way, as far as its head tells."""
+        return (
+            scope["path"].startswith(PREFIX)
+            and scope["method"] == "POST"
+            and not scope["query_string"]
+            and JSON_TYPE in scope["headers"]
+            and "platform" in scope["state"]
+        )
+
+    def take(self, cycle: Answers, body: bytes | bytearray, calls: set[Any]) -> bool:
+        """Begin to answer; false where it must go the long way. `calls` holds what a stop may have to cancel."""
+        platform: Platform = cycle.scope["state"]["platform"]
+        name = cycle.scope["path"][len(PREFIX) :]
+        served = platform.catalogue.only(name)
+        if served is None or len(body) > SMALL_BODY_BYTES or platform.stopping:
+            return False
+        target = served.target
+        if not isinstance(target, Deployment) or not isinstance(target.runner, LocalRunner):
+            return False
+        if target.modality != "tensor":
+            return False
+        call = Call(self._access_log, platform, cycle, name, served, target, calls)
+        call.begin(bytes(body))
+        return True
+
+
+class Call:
+    """One call under way. It ends once: answered, failed, left by its client, or cancelled by a stop."""
+
+    __slots__ = (
+        "_access_log",
+        "_calls",
+        "_cycle",
+        "_headers",
+        "_leased",
+        "_name",
+        "_over",
+        "_place",
+        "_platform",
+        "_queued",
+        "_request",
+        "_request_id",
+        "_served",
+        "_started",
+        "_target",
+    )
+
+    def __init__(
+        self,
+        access_log: AccessLog,
+        platform: Platform,
+        cycle: Answers,
+        name: str,
+        served: Served,
+        target: Deployment,
+        calls: set[Any],
+    ) -> None:
+        self._started = time.perf_counter()
+        self._access_log, self._platform, self._cycle, self._calls = access_log, platform, cycle, calls
+        self._name, self._served, self._target = name, served, target
+        self._request_id = choose_request_id(cycle.scope["headers"])
+        self._headers: Headers = []
+        self._request: InferenceRequest | None = None
+        self._queued: QueuedRequest | None = None
+        self._place: AbstractContextManager[None] | None = None
+        self._leased = self._over = False
+
+    def begin(self, body: bytes) -> None:
+        """Through the door and into the queue."""
+        try:
+            self._enter(body)
+        except PlatformError as error:
+            self._fail(error)
+        except Exception:
+            self._crash()
+
+    def cancel(self, msg: object = None) -> None:
+        """The server stops, and its patience is at an end. Like a task, it ends a little later."""
+        asyncio.get_running_loop().call_soon(self._cancelled)
+
+    def _cancelled(self) -> None:
+        if not self._over:
+            self._leave_queue()
+            body = error_body(
+                self._cycle.scope["path"], 503, ShuttingDown.code, STOPPING_MESSAGE, self._request_id
+            )
+            count_error(self._platform, self._name, self._target.version, 503, ShuttingDown.code)
+            self._answer(503, [JSON_TYPE], body)
+
+    def _enter(self, body: bytes) -> None:
+        platform, scope = self._platform, self._cycle.scope
+        record = identify(platform, scope)
+        allow(record, "infer")
+        allow_model(record, self._name)
+        state = charge(platform, record)
+        if state is not None:
+            self._headers += limit_headers(state)
+        if record.max_concurrency is not None:
+            place = concurrency(platform, record)
+            place.__enter__()
+            self._place = place
+        self._served.leases += 1
+        self._leased = True
+        request = self._request = read_call(self._target, JSON_TYPE[1], body, max_items=1)
+        request.request_id = self._request_id
+        queued = self._queued = self._target.begin(request)
+        scope[ON_DISCONNECT] = self._left
+        self._calls.add(self)
+        queued.future.add_done_callback(self._done)
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        if self._over:
+            return
+        try:
+            error = future.exception()
+            if error is None:
+                self._succeed(future.result())
+            elif isinstance(error, PlatformError):
+                self._target.failed(self._wanted, error)
+                self._fail(error)
+            else:
+                raise error
+        except Exception:
+            self._crash()
+
+    @property
+    def _wanted(self) -> InferenceRequest:
+        assert self._request is not None
+        return self._request
+
+    def _succeed(self, outputs: Any) -> None:
+        assert self._queued is not None
+        result = self._target.finish(self._wanted, self._queued, outputs)
+        self._release()
+        self._platform.statistics.of(self._target).succeeded(self._wanted, result)
+        note_result(self._platform, result)
+        self._headers.append(JSON_TYPE)
+        if sum([array.nbytes for array in outputs.values()]) <= SMALL_BODY_BYTES:
+            self._answer(200, self._headers, render(self._request_id, result, 0))
+        else:
+            self._render_in_thread(result)
+
+    def _render_in_thread(self, result: InferenceResult) -> None:
+        loop = asyncio.get_running_loop()
+        rendering = loop.run_in_executor(None, render, self._request_id, result, 0)
+        rendering.add_done_callback(self._rendered)
+
+    def _rendered(self, rendering: asyncio.Future[bytes]) -> None:
+        if self._over:
+            return
+        try:
+            self._answer(200, self._headers, rendering.result())
+        except Exception:
+            self._crash()
+
+    def _fail(self, error: PlatformError) -> None:
+        if self._queued is not None:
+            ms = (time.perf_counter() - self._started) * 1000
+            self._platform.statistics.of(self._target).failed(ms)
+        version = self._target.version if self._leased else 0
+        path = self._cycle.scope["path"]
+        status, headers, body = error_answer(self._platform, path, self._name, version, self._request_id, error)
+        self._answer(status, [*self._headers, *headers], body)
+
+    def _crash(self) -> None:
+        log.exception("request.crashed", request_id=self._request_id, path=self._cycle.scope["path"])
+        if not self._over:
+            path = self._cycle.scope["path"]
+            self._answer(500, [JSON_TYPE], error_body(path, 500, "internal", INTERNAL_MESSAGE, self._request_id))
+
+    def _left(self) -> None:
+        """The client went away; nobody reads an answer."""
+        if not self._over:
+            self._leave_queue()
+            count_left(self._platform, self._name, self._target.version)
+            self._end(CLIENT_LEFT)
+
+    def _leave_queue(self) -> None:
+        runner = self._target.runner
+        if self._queued is not None and isinstance(runner, LocalRunner):
+            runner.leave(self._queued)
+            self._queued.future.cancel()
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self._end(status)
+        self._cycle.write_answer(status, [*headers, *fixed_headers(self._request_id)], body)
+
+    def _end(self, status: int) -> None:
+        self._over = True
+        self._release()
+        if self._place is not None:
+            self._place.__exit__(None, None, None)
+        self._calls.discard(self)
+        log_request(self._access_log, self._cycle.scope, self._request_id, status, self._started)
+
+    def _release(self) -> None:
+        if self._leased:
+            self._leased = False
+            self._served.release()

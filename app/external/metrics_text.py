@@ -1,0 +1,101 @@
+"""Counts in Prometheus' text exposition format, version 0.0.4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from core.metrics import (
+    BATCH_BOUNDS,
+    BATCH_ITEMS,
+    DEPLOYMENTS,
+    HOST_RESTARTS,
+    QUEUE_DEPTH,
+    REQUESTS,
+    SLOTS,
+    SLOTS_BUSY,
+    STAGE_BOUNDS_MS,
+    STAGE_SECONDS,
+    STAGES,
+    SWAPS,
+    Counts,
+    Metric,
+    bucket_batches,
+)
+from core.serving.runner import RunnerStats
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Version = tuple[str, int]
+_STAGE_LE: Final = tuple(f"{bound_ms / 1000:g}" for bound_ms in STAGE_BOUNDS_MS)
+_BATCH_LE: Final = tuple(f"{bound:g}" for bound in BATCH_BOUNDS)
+
+
+@dataclass(slots=True)
+class Observed:
+    """What is asked of the serving side when somebody scrapes."""
+
+    versions: Mapping[Version, RunnerStats] = field(default_factory=dict)
+    swaps: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, int] = field(default_factory=dict)
+
+
+def render(counts: Counts, observed: Observed) -> bytes:
+    """All metrics. Touches the counts only to read, and may run beside their owner."""
+    lines: list[str] = []
+    _head(lines, REQUESTS)
+    for (model, version), one in list(counts.versions.items()):
+        place = f'model="{_escaped(model)}",version="{version or ""}"'
+        for (status, reason), count in list(one.requests.items()):
+            lines.append(f'{REQUESTS.name}{{{place},status="{status}",reason="{reason}"}} {count}')
+    _head(lines, STAGE_SECONDS)
+    for key, one in list(counts.versions.items()):
+        for stage, buckets, sum_ms in zip(STAGES, one.buckets, one.sums_ms, strict=True):
+            labels = f'{_labels(key)},stage="{stage}"'
+            _histogram(lines, STAGE_SECONDS.name, labels, _STAGE_LE, buckets, sum_ms / 1000)
+    _head(lines, BATCH_ITEMS)
+    for key, stats in observed.versions.items():
+        buckets, items = bucket_batches(stats.batch_sizes)
+        _histogram(lines, BATCH_ITEMS.name, _labels(key), _BATCH_LE, buckets, items)
+    versions = observed.versions.items()
+    _values(lines, QUEUE_DEPTH, ((_labels(key), stats.depth) for key, stats in versions))
+    _values(lines, SLOTS, ((_labels(key), stats.slots) for key, stats in versions))
+    _values(lines, SLOTS_BUSY, ((_labels(key), stats.busy) for key, stats in versions))
+    _values(lines, HOST_RESTARTS, ((_labels(key), stats.restarts) for key, stats in versions))
+    _values(lines, SWAPS, ((f'model="{_escaped(name)}"', count) for name, count in observed.swaps.items()))
+    _values(lines, DEPLOYMENTS, ((f'state="{state}"', count) for state, count in observed.states.items()))
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def _head(lines: list[str], metric: Metric) -> None:
+    lines.append(f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}")
+
+
+def _values(lines: list[str], metric: Metric, values: Iterable[tuple[str, int]]) -> None:
+    _head(lines, metric)
+    lines.extend([f"{metric.name}{{{labels}}} {value}" for labels, value in values])
+
+
+def _histogram(
+    lines: list[str], name: str, labels: str, bounds: Sequence[str], buckets: Sequence[int], total: float
+) -> None:
+    """Cumulative buckets, sum and count; nothing at all where nothing was counted."""
+    seen = 0
+    if not any(buckets):
+        return
+    start = f'{name}_bucket{{{labels},le="'
+    for bound, count in zip(bounds, buckets, strict=False):  # the last bucket has no bound of its own
+        seen += count
+        lines.append(f'{start}{bound}"}} {seen}')
+    seen += buckets[-1]
+    lines.append(f'{start}+Inf"}} {seen}\n{name}_sum{{{labels}}} {total:.9g}\n{name}_count{{{labels}}} {seen}')
+
+
+def _labels(key: Version) -> str:
+    return f'model="{_escaped(key[0])}",version="{key[1]}"'
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,37 @@
+"""`GET /api/v1/models`: what a token may call."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from app.external.door import allow, charge, identify, limit_headers
+from app.state import platform_of
+from schemas.base import ErrorBody
+from schemas.inference import ServedModel, ServedModels
+from schemas.models import TensorAnswer
+
+router = APIRouter(tags=["inference"])
+
+
+@router.get("/models", summary="Models this token may call", responses={401: {"model": ErrorBody}})
+async def list_models(request: Request, response: Response) -> ServedModels:
+    """Every model in service that the token's patterns allow, each live version by itself."""
+    platform = platform_of(request)
+    record = identify(platform, request.scope)
+    allow(record, "list")
+    for name, value in limit_headers(charge(platform, record)):
+        response.headers[name.decode()] = value.decode()
+    models = [
+        ServedModel(
+            name=name,
+            task=target.task,
+            version=target.version,
+            state="serving",
+            inputs=[TensorAnswer.model_validate(spec) for spec in target.signature.inputs],
+            outputs=[TensorAnswer.model_validate(spec) for spec in target.signature.outputs],
+        )
+        for name, targets in sorted(platform.catalogue.targets().items())
+        if record.allows_model(name)
+        for target in targets
+    ]
+    return ServedModels(models=models)

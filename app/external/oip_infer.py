@@ -1,0 +1,116 @@
+"""`POST /v2/models/{model}[/versions/{version}]/infer`: the hot path of the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from app.external.body import read_body
+from app.external.inference import SMALL_BODY_BYTES, InferenceEndpoint, Receive, Scope, note_result
+from app.external.oip_answer import render_infer
+from app.external.oip_encoding import MIN_BYTES, choose_encoding, compress, decompress, read_encoding
+from app.external.oip_models import live_version
+from app.external.oip_request import OipCall, read_infer
+from app.external.sticky import sticky_key
+from app.state import Platform
+from core.errors import BadRequest, ShuttingDown
+from core.serving.deployment import Deployment
+from core.serving.request import InferenceRequest, InferenceResult
+from core.serving.target import Target
+
+Headers = list[tuple[bytes, bytes]]
+
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+class OipInferEndpoint(InferenceEndpoint):
+    """The protocol's inference call; the door, the counts and the errors are those of the native one."""
+
+    def _model(self, scope: Scope) -> str:
+        name: str = scope["path_params"]["model"]
+        return name
+
+    async def _infer(
+        self, platform: Platform, scope: Scope, receive: Receive, name: str, request_id: str, headers: Headers
+    ) -> bytes:
+        if platform.stopping:
+            raise ShuttingDown("The server is stopping; try again.", retry_after_s=1)
+        sent = {key: value for key, value in scope["headers"] if key in _OURS}
+        version = live_version(platform, name, scope["path_params"].get("version"))
+        limits = platform.settings.inference
+        key = sticky_key(platform.catalogue, name, scope["headers"])
+        async with platform.catalogue.lease(name, version, key) as target:
+            body = await read_body(
+                scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
+            )
+            call = await _read(target, sent, body, limits.max_body_bytes)
+            del body
+            result = await platform.statistics.infer(target, _request(target, call, request_id))
+        note_result(platform, result)
+        return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), headers)
+
+
+_OURS = frozenset({HEADER_LENGTH, b"content-encoding", b"accept-encoding"})
+
+
+def _request(target: Target, call: OipCall, request_id: str) -> InferenceRequest:
+    return InferenceRequest(
+        inputs=call.inputs,
+        request_id=request_id,
+        priority=call.priority,
+        deadline=_deadline(target, call.timeout_s),
+        raw=True,
+    )
+
+
+def _deadline(target: Target, timeout_s: float | None) -> float | None:
+    """A caller may shorten the deployment's own deadline, not lengthen it."""
+    if timeout_s is None:
+        return None
+    if isinstance(target, Deployment):
+        timeout_s = min(timeout_s, target.options.timeout_ms / 1000)
+    return time.monotonic() + timeout_s
+
+
+async def _read(target: Target, sent: dict[bytes, bytes], body: bytes, max_bytes: int) -> OipCall:
+    header_bytes = _header_bytes(sent.get(HEADER_LENGTH))
+    coding = read_encoding(sent.get(b"content-encoding", b""))
+    if not coding and len(body) <= SMALL_BODY_BYTES:
+        return read_infer(target.signature, body, header_bytes)
+    return await asyncio.to_thread(_unpack_and_read, target, body, coding, max_bytes, header_bytes)
+
+
+def _unpack_and_read(
+    target: Target, body: bytes, coding: bytes, max_bytes: int, header_bytes: int | None
+) -> OipCall:
+    if coding:
+        body = decompress(body, coding, max_bytes)
+    return read_infer(target.signature, body, header_bytes)
+
+
+def _header_bytes(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    text = value.strip()
+    if not text.isdigit() or len(text) > 18:
+        raise BadRequest("Inference-Header-Content-Length must be a whole number of bytes.")
+    return int(text)
+
+
+async def _answer(call: OipCall, result: InferenceResult, coding: bytes, headers: Headers) -> bytes:
+    size = sum(array.nbytes for array in (result.outputs or {}).values())
+    if size <= SMALL_BODY_BYTES and not coding:
+        return _render(call, result, coding, headers)
+    return await asyncio.to_thread(_render, call, result, coding, headers)
+
+
+def _render(call: OipCall, result: InferenceResult, coding: bytes, headers: Headers) -> bytes:
+    body, header_bytes = render_infer(call, result)
+    kind = b"application/json" if header_bytes is None else b"application/octet-stream"
+    headers.append((b"content-type", kind))
+    if header_bytes is not None:
+        headers.append((HEADER_LENGTH, str(header_bytes).encode()))
+    if not coding or len(body) < MIN_BYTES:
+        return body
+    headers += [(b"content-encoding", coding), (b"vary", b"accept-encoding")]
+    return compress(body, coding)

@@ -1,0 +1,127 @@
+"""Cumulative counts of each loaded version, as the protocol's statistics extension words them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from core.errors import PlatformError
+from core.serving.request import InferenceRequest, InferenceResult
+from core.serving.runner import RunnerStats
+from core.serving.target import Target
+
+
+@dataclass(slots=True)
+class Durations:
+    """How often something happened, and how long it took in all, in milliseconds."""
+
+    count: int = 0
+    total_ms: float = 0.0
+
+    def add(self, ms: float) -> None:
+        """One more."""
+        self.count += 1
+        self.total_ms += ms
+
+    def to_json(self) -> dict[str, int]:
+        """`{count, ns}`."""
+        return {"count": self.count, "ns": round(self.total_ms * 1e6)}
+
+
+@dataclass(slots=True)
+class VersionStatistics:
+    """What one loaded version has done since it was loaded, over every API."""
+
+    batchable: bool
+    inferences: int = 0
+    """Items of the requests that succeeded."""
+    last_ms: int = 0
+    """When the last request ended, in milliseconds since the epoch."""
+    success: Durations = field(default_factory=Durations)
+    fail: Durations = field(default_factory=Durations)
+    queue: Durations = field(default_factory=Durations)
+    compute_input: Durations = field(default_factory=Durations)
+    compute_infer: Durations = field(default_factory=Durations)
+    compute_output: Durations = field(default_factory=Durations)
+
+    def succeeded(self, request: InferenceRequest, result: InferenceResult) -> None:
+        """Count an answer."""
+        timing = result.timing
+        self.inferences += self._items(request)
+        self.last_ms = int(time.time() * 1000)
+        self.success.add(timing.total)
+        self.queue.add(timing.queue)
+        self.compute_input.add(timing.preprocess)
+        self.compute_infer.add(timing.infer)
+        self.compute_output.add(timing.postprocess)
+
+    def failed(self, ms: float) -> None:
+        """Count an error."""
+        self.last_ms = int(time.time() * 1000)
+        self.fail.add(ms)
+
+    def to_json(self, target: Target, runs: RunnerStats) -> dict[str, Any]:
+        """One entry of `model_stats`; `runs` knows the batches."""
+        return {
+            "name": target.model,
+            "version": str(target.version),
+            "last_inference": self.last_ms,
+            "inference_count": self.inferences,
+            "execution_count": sum(runs.batch_sizes.values()),
+            "inference_stats": {
+                "success": self.success.to_json(),
+                "fail": self.fail.to_json(),
+                "queue": self.queue.to_json(),
+                "compute_input": self.compute_input.to_json(),
+                "compute_infer": self.compute_infer.to_json(),
+                "compute_output": self.compute_output.to_json(),
+                "cache_hit": Durations().to_json(),
+                "cache_miss": Durations().to_json(),
+            },
+            "batch_stats": [
+                _batch(size, count, runs.batch_seconds.get(size, 0.0))
+                for size, count in sorted(runs.batch_sizes.items())
+            ],
+        }
+
+    def _items(self, request: InferenceRequest) -> int:
+        if request.payloads is not None:
+            return len(request.payloads)
+        if not self.batchable or not request.inputs:
+            return 1
+        return int(next(iter(request.inputs.values())).shape[0])
+
+
+def _batch(size: int, count: int, seconds: float) -> dict[str, Any]:
+    """Input and output are handed over inside the run, so there is no time of theirs to tell."""
+    no_time = Durations(count).to_json()
+    infer = Durations(count, seconds * 1000).to_json()
+    return {"batch_size": size, "compute_input": no_time, "compute_infer": infer, "compute_output": no_time}
+
+
+class Statistics:
+    """The statistics of every version in memory; they go with it."""
+
+    def __init__(self) -> None:
+        self._by_target: WeakKeyDictionary[Target, VersionStatistics] = WeakKeyDictionary()
+
+    def of(self, target: Target) -> VersionStatistics:
+        """Those of one loaded version."""
+        found = self._by_target.get(target)
+        if found is None:
+            batchable = target.signature.why_not_batchable() is None
+            found = self._by_target[target] = VersionStatistics(batchable)
+        return found
+
+    async def infer(self, target: Target, request: InferenceRequest) -> InferenceResult:
+        """`target.infer`, counted."""
+        started = time.monotonic()
+        try:
+            result = await target.infer(request)
+        except PlatformError:
+            self.of(target).failed((time.monotonic() - started) * 1000)
+            raise
+        self.of(target).succeeded(request, result)
+        return result

@@ -1,0 +1,184 @@
+"""HTTP/1.1 on one connection: uvicorn's own protocol, made shorter where every request passes.
+
+- A whole answer can be given in one call and is one write; ASGI's way takes two of each.
+- A body that came with its head is there at once, without an event and a timeout to wait for it.
+- One keep-alive timer a connection looks now and then, in the place of one set and cancelled for every request.
+- A lost connection tells whoever is at work for it, so that no second task has to wait for the client's end.
+- At a stop, a silent connection has a moment yet: a request may be on its way, and would be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.external.express import Express
+from app.middleware import ANSWER_NOW, BODY_NOW, DISCONNECTED, ON_DISCONNECT
+
+GOODBYE_S: Final = 0.2
+_OK: Final = STATUS_LINE[200]
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its answer."""
+
+    def body_now(self) -> bytes | None:
+        """The whole body where it has come already; None where it must be waited for."""
+        if self.more_body or self.waiting_for_100_continue or self.disconnected:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        return body
+
+    def answer_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole answer; false where it must go the long way. Raises RuntimeError as `write_answer`."""
+        if self.response_started or self.flow.write_paused or self.scope["method"] == "HEAD":
+            return False
+        self.write_answer(status, headers, body)
+        return True
+
+    def write_answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write a whole answer, its Content-Length added. Raises RuntimeError for a header of two lines."""
+        if self.disconnected:
+            return
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        lines.append(b"content-length: %d\r\n" % len(body))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            raise RuntimeError("A header of the answer holds a line break.")
+        self.waiting_for_100_continue = False
+        self.response_started = True
+        self.transport.write(b"".join([_OK if status == 200 else STATUS_LINE[status], head, b"\r\n", body]))
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    _deferred: Cycle | None = None
+    """A request that may be taken by the express way, once it is whole."""
+    _idle_since: float | None = None
+    _keep_alive_timer: asyncio.TimerHandle | None = None
+    _leaving = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._express: Express | None = getattr(self.app, "express", None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: tell whoever is at work for it."""
+        cycle = self.cycle
+        super().connection_lost(exc)
+        if self._keep_alive_timer is not None:
+            self._keep_alive_timer.cancel()
+        if cycle is not None and not cycle.response_complete:
+            scope: Any = cycle.scope
+            on_disconnect = scope.get(ON_DISCONNECT)
+            if on_disconnect is not None:
+                scope[DISCONNECTED] = True
+                on_disconnect()
+
+    def shutdown(self) -> None:
+        """The server stops: end after the answer under way, or the one to a request that comes in a moment."""
+        self._leaving = True
+        if self._is_silent():
+            self.loop.call_later(GOODBYE_S, self._say_goodbye)
+        elif self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _is_silent(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _say_goodbye(self) -> None:
+        if self._is_silent():
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of one request or more."""
+        self._idle_since = None
+        super().data_received(data)
+        deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            express = self._express
+            if express is None or deferred.more_body or not express.take(deferred, deferred.body, self.tasks):
+                self._start_asgi_task(deferred, self.app)
+
+    def on_headers_complete(self) -> None:
+        """Start the application on a request, or let it wait until the one before it is answered."""
+        parser = self.parser
+        if parser.should_upgrade() and self._should_upgrade():
+            super().on_headers_complete()
+            return
+        self._complete_scope()
+        before = self.cycle
+        self.cycle = cycle = Cycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            self.expect_100_continue,
+            parser.should_keep_alive() and not self._leaving,
+            self.on_response_complete,
+        )
+        scope: Any = self.scope
+        scope[BODY_NOW], scope[ANSWER_NOW] = cycle.body_now, cycle.answer_now
+        if before is None or before.response_complete:
+            if self._express is None or self.flow.write_paused or not self._express.wants(scope):
+                self._start_asgi_task(cycle, self.app)
+            else:
+                self._deferred = cycle
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _complete_scope(self) -> None:
+        scope, url = self.scope, self.url
+        scope["method"] = self.parser.get_method().decode("ascii")
+        version = self.parser.get_http_version()
+        if version != "1.1":
+            scope["http_version"] = version
+        query = b""
+        if b"?" in url or b"#" in url or not url.startswith(b"/"):
+            parsed = httptools.parse_url(url)
+            url, query = parsed.path, parsed.query or b""
+        path = url.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url
+        scope["query_string"] = query
+
+    def on_response_complete(self) -> None:
+        """Begin the next request that waits, or be idle."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._keep_alive_timer is None:
+            self._keep_alive_timer = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self._keep_alive_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return  # at work; the end of it looks again
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s <= 0:
+            self.transport.close()
+        else:
+            self._keep_alive_timer = self.loop.call_later(left_s, self._look_whether_idle)

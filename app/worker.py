@@ -1,0 +1,47 @@
+"""One of several HTTP workers: takes its settings and its listening socket from the control process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_PR_SET_PDEATHSIG = 1
+KILL_MARGIN_S = 5.0
+
+
+def main() -> None:
+    """Read the job from standard input, then serve until SIGTERM or until the control process is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    job: dict[str, Any] = orjson.loads(sys.stdin.buffer.readline())
+    from app.lifespan import Place
+    from app.server import Server, server_config
+    from core.logs import set_up_logs
+    from core.settings import Settings
+
+    settings = Settings.model_validate(job["settings"])
+    set_up_logs(settings.log, prod=settings.server.prod)
+    watch = threading.Thread(target=_end_with_control, args=[settings.server.drain_s], daemon=True)
+    watch.start()
+    place = Place(job["name"], Path(job["control"]))
+    server = Server(server_config(settings, place))
+    server.run(sockets=[socket.socket(fileno=job["fd"])])
+    if not server.started:
+        sys.exit(1)
+
+
+def _end_with_control(drain_s: float) -> None:
+    """Stop once the control process is gone, which alone holds the other end; by force if that does not help."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(drain_s + KILL_MARGIN_S)
+    os._exit(1)

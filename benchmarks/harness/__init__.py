@@ -1,0 +1,1 @@
+"""What all benchmarks share: places, machine, peers, load, reports."""

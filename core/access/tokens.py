@@ -1,0 +1,117 @@
+"""Access tokens: making secrets, and finding whom one belongs to without asking the database."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from limits import RateLimitItem
+
+from core.access.records import TokenRecord, record_of
+from core.database.repositories import Revisions, TokenRow, Tokens
+from core.database.repositories.tokens import REVISION
+from core.database.session import Database
+from core.errors import Unauthenticated
+
+PREFIX = "pv_"
+_STEP = 1000
+_LENGTH = len(PREFIX) + 43  # 256 bits in base64url
+
+
+def new_secret() -> str:
+    """A new token's secret: `pv_` and 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_secret(secret: str | bytes) -> bytes:
+    """What is kept of a secret: its SHA-256. It needs no salt and no slowness, for it cannot be guessed."""
+    return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
+
+
+class TokenIndex:
+    """All tokens in memory, brought up to date by `refresh`. Belongs to one event loop."""
+
+    def __init__(self, database: Database, default_rates: tuple[RateLimitItem, ...] = ()) -> None:
+        self._database = database
+        self._default_rates = default_rates
+        self._records: dict[bytes, TokenRecord] = {}
+        self._hashes: dict[int, bytes] = {}
+        self._revision: int | None = None
+        self._used: dict[int, float] = {}
+        self._refreshing = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    async def refresh(self) -> int:
+        """Take over what changed since the last refresh; returns how many tokens did. Raises Unavailable."""
+        async with self._refreshing, self._database.session() as session:
+            # Read before the rows: what changes between the two is then fetched once more, never missed.
+            newest = (await Revisions(session).read_all()).get(REVISION, 0)
+            known = self._revision
+            if known == newest:
+                return 0
+            tokens = Tokens(session)
+            if known is None:
+                count = await self._take(tokens.all_live)
+            else:
+                count = await self._take(lambda **step: tokens.changed_since(known, **step))
+            self._revision = newest
+            return count
+
+    def lookup(self, secret: bytes) -> TokenRecord:
+        """The token with this secret. Raises Unauthenticated. Takes a few microseconds."""
+        if len(secret) != _LENGTH:
+            raise Unauthenticated("The access token is not valid.")
+        record = self._records.get(hashlib.sha256(secret).digest())
+        if record is None:
+            raise Unauthenticated("The access token is not valid.")
+        if record.revoked:
+            raise Unauthenticated("The access token has been revoked.")
+        if record.expires_at is not None and record.expires_at <= time.time():
+            raise Unauthenticated("The access token has expired.")
+        return record
+
+    def note_used(self, token_id: int) -> None:
+        """Remember that the token was used now."""
+        self._used[token_id] = time.time()
+
+    async def flush_last_used(self) -> int:
+        """Write what `note_used` remembered; returns how many tokens. Nothing is forgotten where that fails."""
+        used, self._used = self._used, {}
+        if not used:
+            return 0
+        try:
+            async with self._database.transaction() as session:
+                await Tokens(session).touch_last_used({key: _time(at) for key, at in used.items()})
+        except BaseException:
+            self._used = {**used, **self._used}
+            raise
+        return len(used)
+
+    async def _take(self, fetch: Callable[..., Awaitable[Sequence[TokenRow]]]) -> int:
+        # In steps, between which requests are served: a hundred thousand tokens take a second or two.
+        count = last = 0
+        while True:
+            rows = await fetch(after_id=last, limit=_STEP)
+            for row in rows:
+                self._put(row)
+            count += len(rows)
+            if len(rows) < _STEP:
+                return count
+            last = rows[-1].id
+
+    def _put(self, row: TokenRow) -> None:
+        before = self._hashes.get(row.id)
+        if before is not None and before != row.hash:  # the secret was rotated
+            del self._records[before]
+        self._hashes[row.id] = row.hash
+        self._records[row.hash] = record_of(row, self._default_rates)
+
+
+def _time(epoch_s: float) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)

@@ -1,0 +1,25 @@
+"""What the HTTP side needs of whoever decides what is served: the reconciler, or a worker's follower."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+
+class Control(Protocol):
+    """Wake it after a change; ask it for readiness."""
+
+    node: str
+    caught_up: asyncio.Event
+
+    def wake(self) -> None:
+        """Look at the database now."""
+
+    def not_ready(self) -> dict[str, str]:
+        """Models desired as running of which no version is live, each with its state and reason."""
+
+    def states(self) -> dict[str, str]:
+        """The state of every model that this node knows."""
+
+    async def close(self) -> None:
+        """Let go of all that is served."""

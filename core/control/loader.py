@@ -1,0 +1,117 @@
+"""Makes a Deployment from what the database and the store hold."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from core.control.desired import DesiredDeployment
+from core.control.host_main import make_engine
+from core.control.hosted import HostedRunner
+from core.database.repositories.versions import Versions
+from core.database.session import Database
+from core.engines.registry import engines_for
+from core.errors import LoadFailed
+from core.serving.deployment import Deployment, DeploymentOptions
+from core.serving.runner import LocalRunner, Runner, RunnerOptions
+from core.signature import Signature
+from core.store.artifacts import ArtifactStore
+from core.store.manifest import Manifest, manifest_from_json
+from core.tasks.base import DEFAULT_LIMITS, MediaLimits, Task
+from core.tasks.registry import task_class
+
+
+class Loader:
+    """Loads versions; the only one who knows the database, the store, the engines and the tasks together."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: ArtifactStore,
+        threads: ThreadPoolExecutor,
+        run_dir: Path,
+        *,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        always_hosted: bool = False,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._threads = threads
+        self._run_dir = run_dir
+        self._limits = limits
+        self._always_hosted = always_hosted
+        self.on_host_change: Callable[[], None] = lambda: None
+        """Called when a host goes, and when it is back."""
+
+    async def load(self, desired: DesiredDeployment, version: int, on_state: Callable[[str], None]) -> Deployment:
+        """Load and warm one version. Raises LoadFailed and others of PlatformError, with nothing left open."""
+        format_, manifest, root = await self._artifact(desired, version)
+        engine = _choose_engine(desired.engine, format_)
+        artifact = root / (manifest.model or "model.onnx")
+
+        def make_task(signature: Signature) -> Task:
+            return task_class(manifest.task)(manifest.task_config(), signature, root, self._limits)
+
+        runner = self._runner(desired, version, engine, artifact)
+        options = DeploymentOptions(desired.model, version, desired.timeout_ms)
+        deployment = Deployment(options, runner, make_task, self._threads)
+        deployment.recipe = {
+            "key": secrets.token_hex(8),
+            "model": desired.model,
+            "version": version,
+            "timeout_ms": desired.timeout_ms,
+            "queue_size": desired.queue_size,
+            "manifest": manifest.to_json(),
+            "root": str(root),
+            "socket": str(runner.socket_path) if isinstance(runner, HostedRunner) else "",
+        }
+        await deployment.start(on_state)
+        return deployment
+
+    def _runner(self, desired: DesiredDeployment, version: int, engine: str, artifact: Path) -> Runner:
+        name = f"{desired.model}-v{version}"
+        options = RunnerOptions(
+            name,
+            instances=desired.instances,
+            max_batch=desired.max_batch,
+            max_delay_ms=desired.max_delay_ms,
+            queue_size=desired.queue_size,
+        )
+        job = {
+            "engine": engine,
+            "artifact": str(artifact),
+            "engine_options": {"device": desired.device, "threads": 0},
+            "options": asdict(options),
+        }
+        if desired.isolation == "thread" and not self._always_hosted:
+            return LocalRunner(options, lambda: make_engine(job))
+        # Short, whatever the model is called: a socket's path may have 107 bytes.
+        path = self._run_dir / f"{secrets.token_hex(8)}.sock"
+        runner = HostedRunner(name, path, {**job, "socket": str(path)}, desired.queue_size)
+        runner.process.on_change = lambda: self.on_host_change()
+        return runner
+
+    async def _artifact(self, desired: DesiredDeployment, version: int) -> tuple[str, Manifest, Path]:
+        async with self._database.session() as session:
+            row = await Versions(session).get(desired.model_id, version)
+        if row is None:
+            raise LoadFailed(f"Version {version} does not exist.")
+        if row.status != "valid":
+            raise LoadFailed(f"Version {version} is {row.status}, and only a valid version can be served.")
+        if not self._store.exists(row.sha256):
+            raise LoadFailed(f"The files of version {version} are missing from the store; upload them again.")
+        return row.format, manifest_from_json(row.manifest), self._store.path(row.sha256)
+
+
+def _choose_engine(wanted: str, format_: str) -> str:
+    able = engines_for(format_)
+    if wanted == "auto":
+        if not able:
+            raise LoadFailed(f"No engine here runs {format_} models.")
+        return able[0]
+    if wanted not in able:
+        raise LoadFailed(f"Engine {wanted} does not run {format_} models; these do: {', '.join(able) or 'none'}.")
+    return wanted

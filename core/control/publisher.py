@@ -1,0 +1,162 @@
+"""Tells HTTP workers what to serve, and hears from them when they do and when they no longer do.
+
+One JSON object a line over a Unix socket. The control process sends `model` (who answers for a name), `status`,
+`look` (something has changed in the database) and, after the first of all of them, `synced`; a worker sends
+`ready`, `applied`, `released`, `changed` and `health` (the counters of its versions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from core.serving.version_health import Snapshot
+
+log = structlog.get_logger(__name__)
+
+MAX_LINE_BYTES = 64 << 20
+APPLY_TIMEOUT_S = 10.0
+
+
+class WorkerLink:
+    """One worker, as the control process sees it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.applied: dict[str, int] = {}
+        self.held: set[str] = set()
+        self.health: dict[str, Snapshot] = {}
+        """The counters of each model's versions there, as it last sent them."""
+        self.name = ""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message; a worker that is gone is noticed by its reader."""
+        if not self.writer.is_closing():
+            self.writer.write(orjson.dumps(message) + b"\n")
+
+
+class Publisher:
+    """Listens at `path`; `publish` each change, then wait for `applied` and `released` as needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.on_worker: Callable[[str], None] | None = None
+        """Called with a worker's name once it knows everything."""
+        self.on_changed: Callable[[], None] | None = None
+        """Called when a worker says that it has changed something in the database."""
+        self._models: dict[str, dict[str, Any]] = {}
+        self._status: dict[str, Any] = {"k": "status", "not_ready": {}, "states": {}, "caught_up": False}
+        self._workers: set[WorkerLink] = set()
+        self._moved = asyncio.Condition()
+        self._sequence = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE_BYTES)
+
+    async def close(self) -> None:
+        """Stop listening and let all workers go."""
+        if self._server is not None:
+            self._server.close()
+        for worker in list(self._workers):
+            worker.writer.close()
+
+    def publish(self, model: str, versions: Sequence[Mapping[str, Any]]) -> int:
+        """Let all workers serve these recipes for `model` from now on; none, to take it out. Its number."""
+        self._sequence += 1
+        message = {"k": "model", "name": model, "seq": self._sequence, "versions": list(versions)}
+        if versions:
+            self._models[model] = message
+        else:
+            self._models.pop(model, None)
+        for worker in self._workers:
+            worker.held.update(version["key"] for version in versions)
+            worker.send(message)
+        return self._sequence
+
+    def tell_status(self, not_ready: Mapping[str, str], states: Mapping[str, str], caught_up: bool) -> None:
+        """Keep workers able to answer for readiness."""
+        status = {"k": "status", "not_ready": dict(not_ready), "states": dict(states), "caught_up": caught_up}
+        if status != self._status:
+            self._status = status
+            for worker in self._workers:
+                worker.send(status)
+
+    async def applied(self, model: str, sequence: int) -> bool:
+        """Wait until every worker serves what was published; false when one does not in time."""
+        return await self._wait(lambda: all(w.applied.get(model, 0) >= sequence for w in self._workers))
+
+    def counts(self, model: str) -> list[Snapshot]:
+        """The counters of a model's versions in each worker."""
+        return [worker.health.get(model, {}) for worker in self._workers]
+
+    def behind(self, model: str) -> list[str]:
+        """The workers that do not serve yet what was published last."""
+        last = self._models.get(model, {"seq": self._sequence})["seq"]
+        return sorted(worker.name for worker in self._workers if worker.applied.get(model, 0) < last)
+
+    async def released(self, key: str, timeout_s: float) -> bool:
+        """Wait until no worker uses a version any more; false when the time is up first."""
+        return await self._wait(lambda: all(key not in w.held for w in self._workers), timeout_s)
+
+    async def _wait(self, done: Callable[[], bool], timeout_s: float = APPLY_TIMEOUT_S) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(done)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        worker = WorkerLink(writer)
+        for message in self._models.values():
+            worker.held.update(version["key"] for version in message["versions"])
+            worker.send(message)
+        worker.send(self._status)
+        worker.send({"k": "synced"})
+        self._workers.add(worker)
+        try:
+            while line := await reader.readline():
+                await self._heard(worker, orjson.loads(line))
+        except (OSError, ValueError) as error:
+            log.warning("worker.link_lost", worker=worker.name, error=repr(error))
+        finally:
+            self._workers.discard(worker)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _heard(self, worker: WorkerLink, message: Mapping[str, Any]) -> None:
+        kind = message["k"]
+        if kind == "applied":
+            worker.applied[message["name"]] = message["seq"]
+        elif kind == "released":
+            worker.held.discard(message["key"])
+        elif kind == "ready":
+            worker.name = message["worker"]
+            if self.on_worker is not None:
+                self.on_worker(worker.name)
+        elif kind == "changed":
+            self._tell_changed(worker)
+        elif kind == "health":
+            worker.health.update(message["models"])
+            return
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _tell_changed(self, source: WorkerLink) -> None:
+        """Not only the poll tells of a change: everybody looks at once."""
+        for worker in self._workers:
+            if worker is not source:
+                worker.send({"k": "look"})
+        if self.on_changed is not None:
+            self.on_changed()

@@ -1,0 +1,50 @@
+"""Sign-in sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import joinedload
+
+from core.database.repositories.base import Repository
+from core.database.repositories.results import affected
+from core.database.tables import Session, utc_now
+
+
+class Sessions(Repository):
+    """Queries about sign-in sessions."""
+
+    async def add(self, session: Session) -> None:
+        """Add a new session. Raises Conflict where its id is taken."""
+        await self._add(session, "There is such a session already.")
+
+    async def get(self, session_id: str) -> Session | None:
+        """The session with its user."""
+        query = select(Session).where(Session.id == session_id).options(joinedload(Session.user))
+        return await self._session.scalar(query)
+
+    async def rotate(self, session_id: str, old_hash: bytes, new_hash: bytes, expires_at: datetime) -> bool:
+        """Replace the refresh token; False where `old_hash` is no longer the one in force, or never was."""
+        change = (
+            update(Session)
+            .where(Session.id == session_id, Session.refresh_hash == old_hash, Session.revoked_at.is_(None))
+            .values(refresh_hash=new_hash, last_used_at=utc_now(), expires_at=expires_at)
+        )
+        return affected(await self._session.execute(change)) == 1
+
+    async def revoke(self, session_id: str) -> bool:
+        """End a session; False where it had ended already or is unknown."""
+        change = update(Session).where(Session.id == session_id, Session.revoked_at.is_(None))
+        return affected(await self._session.execute(change.values(revoked_at=utc_now()))) == 1
+
+    async def revoke_all_for(self, user_id: int, *, keep: str | None = None) -> int:
+        """End every session of a user but `keep`; returns how many ended."""
+        change = update(Session).where(Session.user_id == user_id, Session.revoked_at.is_(None))
+        if keep is not None:
+            change = change.where(Session.id != keep)
+        return affected(await self._session.execute(change.values(revoked_at=utc_now())))
+
+    async def delete_expired(self, now: datetime) -> int:
+        """Remove the rows that can never be used again; returns how many."""
+        return affected(await self._session.execute(delete(Session).where(Session.expires_at <= now)))

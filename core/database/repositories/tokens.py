@@ -1,0 +1,88 @@
+"""Access tokens of applications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, or_, select, update
+
+from core.database.repositories.base import Repository
+from core.database.repositories.revisions import Revisions
+from core.database.tables import AccessToken, utc_now
+
+REVISION = "tokens"
+
+
+class TokenRow(NamedTuple):
+    """What the inference side must know of a token, as plain values: there may be very many of them."""
+
+    id: int
+    hash: bytes
+    name: str
+    tenant: str | None
+    models: list[str] | None
+    operations: list[str] | None
+    rate: list[str] | None
+    max_concurrency: int | None
+    ip_allow: list[str] | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+_COLUMNS = [getattr(AccessToken, name) for name in TokenRow._fields]
+
+
+class Tokens(Repository):
+    """Queries about tokens. Every change raises the revision `tokens` and stamps the row with it."""
+
+    async def get(self, token_id: int) -> AccessToken | None:
+        """The token with that id, revoked or not."""
+        return await self._session.get(AccessToken, token_id)
+
+    async def page(self, limit: int, cursor: str | None = None) -> tuple[list[AccessToken], str | None]:
+        """All tokens, newest first."""
+        return await self._page(select(AccessToken), AccessToken.id, limit, cursor, descending=True)
+
+    async def add(self, token: AccessToken) -> None:
+        """Add a token. Raises Conflict where its hash is taken."""
+        token.revision = await Revisions(self._session).bump(REVISION)
+        await self._add(token, "There is a token with this secret already.")
+
+    async def save(self, token: AccessToken) -> None:
+        """Write what was changed on `token`, so that readers elsewhere fetch it anew."""
+        token.revision = await Revisions(self._session).bump(REVISION)
+        await self._session.flush()
+
+    async def revoke(self, token: AccessToken) -> None:
+        """End a token for good. The row stays: readers elsewhere must learn of it."""
+        token.revoked_at = token.revoked_at or utc_now()
+        await self.save(token)
+
+    async def changed_since(self, revision: int, *, after_id: int = 0, limit: int = 1000) -> Sequence[TokenRow]:
+        """Tokens changed after `revision`, revoked ones too, `limit` at a time in the order of their ids."""
+        return await self._rows(AccessToken.revision > revision, after_id, limit)
+
+    async def all_live(self, *, after_id: int = 0, limit: int = 1000) -> Sequence[TokenRow]:
+        """Tokens that are not revoked, `limit` at a time in the order of their ids."""
+        return await self._rows(AccessToken.revoked_at.is_(None), after_id, limit)
+
+    async def touch_last_used(self, used: Mapping[int, datetime]) -> None:
+        """Note when each token (by id) was last used; an older time never replaces a newer one."""
+        if not used:
+            return
+        before = AccessToken.last_used_at
+        at = bindparam("at", type_=before.type)
+        change = update(AccessToken).where(
+            AccessToken.id == bindparam("token_id"), or_(before.is_(None), before < at)
+        )
+        connection = await self._session.connection()
+        # In one order everywhere, so that two processes cannot wait for each other.
+        await connection.execute(
+            change.values(last_used_at=at), [{"token_id": key, "at": used[key]} for key in sorted(used)]
+        )
+
+    async def _rows(self, condition: Any, after_id: int, limit: int) -> list[TokenRow]:
+        query = select(*_COLUMNS).where(condition, AccessToken.id > after_id).order_by(AccessToken.id).limit(limit)
+        return [TokenRow._make(row) for row in await self._session.execute(query)]

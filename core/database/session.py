@@ -1,0 +1,159 @@
+"""One process's way to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from core.database.failures import platform_error
+from core.database.urls import driver_url, sqlite_path
+from core.errors import Unavailable
+
+_WRITES = "pulvinar_writes"
+
+
+class Database:
+    """Sessions on SQLite or PostgreSQL. Belongs to the event loop that first uses it.
+
+    Whatever the database itself cannot do (gone, locked past `timeout_s`, full) is raised as Unavailable.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, timeout_s: float = 10) -> None:
+        self._timeout_s = timeout_s
+        self._engine = make_engine(driver_url(url), pool_size=pool_size, timeout_s=timeout_s)
+        self._writing_engine = writing(self._engine)
+        # SQLite has one writer; waiting here is fair, where its own busy handler is a lottery.
+        self._turn = asyncio.Lock() if self.dialect == "sqlite" else None
+
+    @property
+    def dialect(self) -> str:
+        """Either `sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """For reading: what is seen is rolled back at the end."""
+        async with AsyncSession(self._engine, expire_on_commit=False) as session:
+            await _connect(session)
+            yield session
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """For writing: commits at the end, rolls back on any error. Must not be nested."""
+        async with self._writer(), AsyncSession(self._writing_engine, expire_on_commit=False) as session:
+            await _connect(session)
+            yield session
+            await session.commit()
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless the database answers a query within the timeout."""
+        try:
+            async with asyncio.timeout(self._timeout_s), self.session() as session:
+                await session.execute(text("SELECT 1"))
+        except TimeoutError as error:
+            raise Unavailable("The database does not answer.", retry_after_s=2) from error
+
+    async def close(self) -> None:
+        """Close every connection; the database may not be used afterwards."""
+        await self._engine.dispose()
+
+    def _writer(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._turn is None else _held(self._turn, self._timeout_s)
+
+
+def make_engine(
+    url: URL, *, pool_size: int = 5, timeout_s: float = 10, pooled: bool = True, foreign_keys: bool = True
+) -> AsyncEngine:
+    """An engine whose failures are the platform's errors, with SQLite set up for several processes."""
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout_s, "pool_pre_ping": True}
+    path = sqlite_path(url)
+    if path is not None:
+        options["async_creator"] = lambda: _open_sqlite(path, timeout_s)
+    else:
+        options["connect_args"] = {"timeout": timeout_s, "command_timeout": timeout_s}
+    engine = create_async_engine(url, hide_parameters=True, **options)
+    event.listen(engine.sync_engine, "handle_error", _translate)
+    if path is not None:
+        _set_up_sqlite(engine, timeout_s, foreign_keys)
+    return engine
+
+
+def writing(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine, whose transactions begin as writers."""
+    return engine.execution_options(**{_WRITES: True})
+
+
+async def _open_sqlite(path: Path, timeout_s: float) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(path, timeout=timeout_s)
+    thread = connection._thread
+    thread.daemon = True  # one that was forgotten must not keep the process from ending
+    try:
+        return await connection
+    except BaseException:
+        # Its thread still has something to say to the event loop, which must not be closed before.
+        await asyncio.to_thread(thread.join, timeout_s)
+        raise
+
+
+def _set_up_sqlite(engine: AsyncEngine, timeout_s: float, foreign_keys: bool) -> None:
+    pragmas = (
+        f"PRAGMA busy_timeout = {int(timeout_s * 1000)}",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = NORMAL",
+        f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}",
+    )
+
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by its own rules
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads and then writes fails at once if another wrote in between, whatever the busy
+    # timeout; one that takes the write lock when it begins waits for its turn.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _translate(context: ExceptionContext) -> BaseException | None:
+    return platform_error(context.sqlalchemy_exception or context.original_exception)
+
+
+async def _connect(session: AsyncSession) -> None:
+    """Take the connection now, so that a failure to get one is never mistaken for the caller's own."""
+    try:
+        await session.connection()
+    except Exception as error:
+        translated = platform_error(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+@asynccontextmanager
+async def _held(lock: asyncio.Lock, timeout_s: float) -> AsyncIterator[None]:
+    try:
+        await asyncio.wait_for(lock.acquire(), timeout_s)
+    except TimeoutError as error:
+        raise Unavailable("The database is too busy to answer now; try again in a moment.") from error
+    try:
+        yield
+    finally:
+        lock.release()

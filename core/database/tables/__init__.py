@@ -1,0 +1,24 @@
+"""All tables; importing this fills the metadata."""
+
+from core.database.tables.audit import AuditEntry
+from core.database.tables.base import Base, utc_now
+from core.database.tables.deployments import Deployment, DeploymentHistory, DeploymentStatus
+from core.database.tables.models import Model, Version
+from core.database.tables.revisions import Revision
+from core.database.tables.tokens import AccessToken
+from core.database.tables.users import Session, User
+
+__all__ = [
+    "AccessToken",
+    "AuditEntry",
+    "Base",
+    "Deployment",
+    "DeploymentHistory",
+    "DeploymentStatus",
+    "Model",
+    "Revision",
+    "Session",
+    "User",
+    "Version",
+    "utc_now",
+]

@@ -1,0 +1,70 @@
+"""The contract of an engine: load, run, memory, close.
+
+An engine is made cheaply and loads later. Every call may block and is made from a worker thread, never from
+the event loop; `run` releases the interpreter lock while it computes and may be called from several threads
+at once when `concurrent` is true.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from core.signature import Signature
+
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to load: `device` as in `cpu`, `cuda:0`; `threads` inside one run, 0 for all cores of the machine."""
+
+    device: str = "cpu"
+    threads: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What `system/engines` lists: whether the engine can be used here, and if not, why and what to install."""
+
+    name: str
+    available: bool
+    version: str | None = None
+    devices: tuple[str, ...] = ()
+    reason: str | None = None
+    hint: str | None = None
+
+
+class Engine(ABC):
+    """One loaded model. Not usable before `load` or after `close`; `close` may be called twice."""
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+    concurrent: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def info(cls) -> EngineInfo:
+        """Say whether this engine works on this machine, with its version and devices."""
+
+    @abstractmethod
+    def load(self, artifact: Path, options: EngineOptions) -> Signature:
+        """Load the model file `artifact`. Raises LoadFailed with a sentence that says what to mend."""
+
+    @abstractmethod
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
+        """Run one batch, the first axis being the batch, and return every output. Raises RunFailed."""
+
+    @abstractmethod
+    def memory(self) -> int:
+        """Bytes that closing this engine would give back, as well as they are known."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the model and its memory."""

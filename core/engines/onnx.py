@@ -1,0 +1,235 @@
+"""ONNX models, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import psutil
+
+from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
+from core.errors import EngineUnavailable, LoadFailed, RunFailed
+from core.signature import NUMPY_DTYPES, Signature, TensorSpec
+
+_HINT = "pip install 'pulvinar[cpu]', or 'pulvinar[gpu]' on a machine with an NVIDIA driver"
+_LOG_ERRORS = 3
+# onnxruntime/core/framework/data_types.cc names them.
+_DTYPES: Final[dict[str, str]] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
+}
+_BF16: Final = NUMPY_DTYPES["BF16"]
+_ONNX_BF16: Final = 16  # onnx.TensorProto.BFLOAT16
+
+
+class OnnxEngine(Engine):
+    """One ONNX Runtime session. `extra` takes `allow_spinning` (default false: idle threads sleep).
+
+    `BYTES` tensors are object arrays: str or UTF-8 bytes go in, str comes out.
+    """
+
+    name: ClassVar[str] = "onnx"
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    concurrent: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._outputs: list[str] = []
+        self._plain = True
+        self._memory_bytes = 0
+
+    @classmethod
+    def info(cls) -> EngineInfo:
+        """Available when the library imports; `cuda:0` is a device when its CUDA provider is built in."""
+        try:
+            library = _library()
+        except EngineUnavailable as error:
+            return EngineInfo(cls.name, available=False, reason=error.message, hint=_HINT)
+        cuda = ("cuda:0",) if "CUDAExecutionProvider" in library.get_available_providers() else ()
+        return EngineInfo(cls.name, available=True, version=library.__version__, devices=("cpu", *cuda))
+
+    def load(self, artifact: Path, options: EngineOptions) -> Signature:
+        """Open the model; external data is read from beside it. Raises LoadFailed or EngineUnavailable."""
+        library = _library()
+        providers = _providers(library, options.device)
+        before_bytes = psutil.Process().memory_info().rss
+        try:
+            file_bytes = artifact.stat().st_size
+            session = library.InferenceSession(str(artifact), _session_options(library, options), providers)
+        except Exception as error:
+            raise LoadFailed(f"ONNX Runtime cannot load the model: {_sentence(error, artifact)}") from error
+        if options.device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
+            raise EngineUnavailable(f"ONNX Runtime could not start on {options.device}: check the NVIDIA driver.")
+        signature = Signature(_specs(session.get_inputs(), "input"), _specs(session.get_outputs(), "output"))
+        self._session, self._outputs = session, [spec.name for spec in signature.outputs]
+        self._plain = _is_plain(signature)
+        self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
+        return signature
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
+        """Run one batch; nothing is cast. Safe from several threads at once. Raises RunFailed."""
+        session = self._session
+        if session is None:
+            raise RunFailed("The model is not loaded.")
+        try:
+            feed = {name: _to_runtime(value) for name, value in inputs.items()}
+            values = session.run(self._outputs, feed) if self._plain else _run_bf16(session, self._outputs, feed)
+        except Exception as error:
+            raise RunFailed(f"ONNX Runtime failed on this batch: {_sentence(error)}") from error
+        return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+    def memory(self) -> int:
+        """The larger of the model's file size and the process's growth while it loaded; 0 once closed."""
+        return self._memory_bytes
+
+    def close(self) -> None:
+        """Drop the session; runs that are under way keep it until they end."""
+        self._session = None
+        self._memory_bytes = 0
+
+
+def _library() -> ModuleType:
+    try:
+        library = import_module("onnxruntime")
+    except Exception as error:
+        raise EngineUnavailable(f"ONNX Runtime is not installed: {_HINT}.") from error
+    library.disable_telemetry_events()
+    library.set_default_logger_severity(_LOG_ERRORS)
+    return library
+
+
+def _session_options(library: ModuleType, options: EngineOptions) -> Any:
+    chosen = library.SessionOptions()
+    # A number, not ORT's own 0: that one would pin each thread to a core, and sessions would share the same few.
+    chosen.intra_op_num_threads = options.threads or _cores()
+    chosen.inter_op_num_threads = 1
+    chosen.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+    chosen.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+    chosen.log_severity_level = _LOG_ERRORS
+    spinning = "1" if options.extra.get("allow_spinning") else "0"
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    # Content decides, not the file's name: an ORT-format flatbuffer is another format, and not accepted.
+    chosen.add_session_config_entry("session.load_model_format", "ONNX")
+    return chosen
+
+
+def _providers(library: ModuleType, device: str) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index or "0").isdecimal():
+        raise EngineUnavailable(f"The engine onnx has no device {device!r}: it runs on cpu and cuda:N.")
+    if "CUDAExecutionProvider" not in library.get_available_providers():
+        raise EngineUnavailable(
+            f"The device {device} needs ONNX Runtime with CUDA: "
+            "pip install 'pulvinar[gpu]' in place of 'pulvinar[cpu]'."
+        )
+    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
+
+
+def _specs(nodes: list[Any], kind: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(node.name, _dtype(node, kind), _shape(node.shape)) for node in nodes)
+
+
+def _dtype(node: Any, kind: str) -> str:
+    try:
+        return _DTYPES[node.type]
+    except KeyError:
+        raise LoadFailed(
+            f"The {kind} {node.name} is of type {node.type}, which is not supported: only dense tensors are "
+            "(export classifiers with zipmap turned off)."
+        ) from None
+
+
+def _shape(shape: list[int | str | None] | None) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in shape or ())
+
+
+def _is_plain(signature: Signature) -> bool:
+    """Whether NumPy can carry every tensor; the other way, through the runtime's values, knows no strings."""
+    plain = all(spec.dtype != "BF16" for spec in (*signature.inputs, *signature.outputs))
+    if not plain and any(spec.dtype == "BYTES" for spec in signature.inputs):
+        raise LoadFailed("ONNX Runtime cannot be called with strings and BF16 at once: export without one.")
+    return plain
+
+
+def _run_bf16(session: Any, outputs: list[str], feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
+    """A run with the runtime's own values: its Python side has no arrays of BF16."""
+    values = session.run_with_ort_values(outputs, {name: _to_ort_value(array) for name, array in feed.items()})
+    return [_from_ort_value(value) for value in values]
+
+
+def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
+    value = import_module("onnxruntime").OrtValue
+    if array.dtype != _BF16:
+        return value.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return value.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BF16)
+
+
+def _from_ort_value(value: Any) -> np.ndarray[Any, Any]:
+    if value.data_type() != "tensor(bfloat16)":
+        array: np.ndarray[Any, Any] = value.numpy()
+        return array
+    if value.device_name() != "cpu":
+        raise RunFailed("A BF16 output stayed on the device; models with BF16 outputs run on cpu only.")
+    shape = value.shape()
+    bits = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if 0 not in shape else b""
+    return np.frombuffer(bits, _BF16).reshape(shape)
+
+
+def _to_runtime(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # ONNX strings are text; the runtime would take b"x" for the text "b'x'".
+    if value.dtype.kind != "O":
+        return value
+    texts = [v.decode("utf-8") if isinstance(v, bytes) else v for v in value.flat]
+    result = np.empty(len(texts), dtype=object)
+    result[:] = texts
+    return result.reshape(value.shape)
+
+
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\(?(?:/[\w.+@-]+)+\.(?:cc|cpp|h|hpp|cu|cuh)(?::\d+)?\)?\s*"
+)
+_SLASHED = re.compile(r"(?<![\w.])/([\w.-]+)/[^\s'\",)\]]*")
+
+
+def _sentence(error: Exception, artifact: Path | None = None) -> str:
+    """What the runtime said, on one line of at most 300 characters, without its source files or our paths."""
+    text = str(error) or type(error).__name__
+    if artifact is not None:
+        for place in (artifact, artifact.resolve()):
+            text = text.replace(str(place), "the model file").replace(str(place.parent), "its folder")
+    text = _SLASHED.sub(_without_path, _NOISE.sub("", text))
+    text = " ".join(text.split())[:300].rstrip(" .")
+    return f"{text}."
+
+
+def _without_path(match: re.Match[str]) -> str:
+    # Graph nodes are called /conv1/Conv and help the reader; what begins at a real root folder is a path.
+    return "a file" if os.path.isdir(f"/{match[1]}") else match[0]
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,194 @@
+"""Every error the platform raises on purpose.
+
+PlatformError                   500  internal
+├── BadRequest                  400  bad_request
+│   └── MalformedBody           400  malformed_body
+├── Unauthenticated             401  unauthenticated
+├── Forbidden                   403  forbidden
+├── NotFound                    404  not_found
+│   └── ModelNotFound           404  model_not_found
+├── Conflict                    409  conflict
+├── TooLarge                    413  too_large
+├── UnsupportedMedia            415  unsupported_media
+├── Unprocessable               422  unprocessable
+│   ├── InvalidInput            422  invalid_input
+│   └── InvalidPackage          422  invalid_package
+├── LimitExceeded               429  limit_exceeded
+├── Unavailable                 503  unavailable
+│   ├── NotReady                503  not_ready
+│   ├── QueueFull               503  queue_full
+│   ├── StorageFull             503  storage_full
+│   └── ShuttingDown            503  shutting_down
+├── DeadlineExceeded            504  deadline_exceeded
+└── EngineError                 500  engine_error
+    ├── EngineUnavailable       503  engine_unavailable
+    ├── LoadFailed              500  load_failed
+    └── RunFailed               500  run_failed
+
+A message is one sentence for the caller. It never holds a path, an address, a stack, SQL, or the name of a
+model that the caller may not see.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PlatformError(Exception):
+    """The root: an error with an HTTP status, a stable code, and a sentence that may be shown to the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that go with this error, `Retry-After` in whole seconds among them."""
+        if self.retry_after_s is None:
+            return {}
+        return {"Retry-After": str(max(1, round(self.retry_after_s)))}
+
+
+class BadRequest(PlatformError):
+    """The request breaks the rules of its protocol."""
+
+    status, code = 400, "bad_request"
+
+
+class MalformedBody(BadRequest):
+    """The body cannot be parsed as what it claims to be."""
+
+    code = "malformed_body"
+
+
+class Unauthenticated(PlatformError):
+    """No credentials, or none that are valid."""
+
+    status, code = 401, "unauthenticated"
+
+    def headers(self) -> dict[str, str]:
+        """Name the scheme, as RFC 9110 section 11.6.1 asks."""
+        return {**super().headers(), "WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(PlatformError):
+    """Known, but not allowed to do this."""
+
+    status, code = 403, "forbidden"
+
+
+class NotFound(PlatformError):
+    """There is no such thing, or none that this caller may see."""
+
+    status, code = 404, "not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no such model or version that this caller may see."""
+
+    code = "model_not_found"
+
+
+class Conflict(PlatformError):
+    """The state of the thing forbids this change."""
+
+    status, code = 409, "conflict"
+
+
+class TooLarge(PlatformError):
+    """The body, a part of it, or what it unpacks to is over a cap."""
+
+    status, code = 413, "too_large"
+
+
+class UnsupportedMedia(PlatformError):
+    """The bytes are of a kind that is not accepted here."""
+
+    status, code = 415, "unsupported_media"
+
+
+class Unprocessable(PlatformError):
+    """Well-formed, but wrong for its purpose."""
+
+    status, code = 422, "unprocessable"
+
+
+class InvalidInput(Unprocessable):
+    """Well-formed, but wrong for this model: the message names the input, what was expected and what came."""
+
+    code = "invalid_input"
+
+
+class InvalidPackage(Unprocessable):
+    """An uploaded model or manifest that cannot be accepted."""
+
+    code = "invalid_package"
+
+
+class LimitExceeded(PlatformError):
+    """A rate limit or quota is used up."""
+
+    status, code = 429, "limit_exceeded"
+
+
+class Unavailable(PlatformError):
+    """Cannot be done now; trying again later may work."""
+
+    status, code = 503, "unavailable"
+
+
+class NotReady(Unavailable):
+    """The model exists but no version of it is serving."""
+
+    code = "not_ready"
+
+
+class QueueFull(Unavailable):
+    """The model's queue has no room for this request."""
+
+    code = "queue_full"
+
+
+class StorageFull(Unavailable):
+    """The disk has no room."""
+
+    code = "storage_full"
+
+
+class ShuttingDown(Unavailable):
+    """The server or the deployment is stopping."""
+
+    code = "shutting_down"
+
+
+class DeadlineExceeded(PlatformError):
+    """The request's deadline passed before its answer was ready."""
+
+    status, code = 504, "deadline_exceeded"
+
+
+class EngineError(PlatformError):
+    """An engine could not do its work."""
+
+    code = "engine_error"
+
+
+class EngineUnavailable(EngineError):
+    """The engine's library or device is not on this machine; the message says what to install."""
+
+    status, code = 503, "engine_unavailable"
+
+
+class LoadFailed(EngineError):
+    """The engine could not load the artifact."""
+
+    code = "load_failed"
+
+
+class RunFailed(EngineError):
+    """The engine raised while running a batch."""
+
+    code = "run_failed"

@@ -1,0 +1,75 @@
+"""How large a batch is worth being on this machine, as a function of what batches have cost.
+
+On an accelerator a larger batch is nearly free; on a CPU it may take longer for each item than single ones do,
+since its tensors no longer fit the caches. Then taking all that waits would cost throughput and latency alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TOLERANCE = 0.05
+"""A larger batch must save this part of the time of an item to be worth the wait for it."""
+FADE = 1.02
+"""By how much a cost grows when a batch was slower: others use the machine too, so the fastest tell the truth."""
+EXPLORE_EVERY = 256
+"""One in so many batches may be as large as was asked for, to see whether it still costs what it did."""
+
+Costs = Mapping[int, float]
+"""Seconds an item, by batch size."""
+
+
+def best_size(costs: Costs, max_batch: int) -> int:
+    """The batch size to stay within: the smallest of those that cost the least, give or take TOLERANCE.
+
+    Sizes never seen are given the benefit of the doubt: where the largest one seen is the best, there is no limit.
+    """
+    seen = {size: cost for size, cost in costs.items() if size <= max_batch}
+    if len(seen) < 2:
+        return max_batch
+    least = min(seen.values())
+    size = min(size for size, cost in seen.items() if cost <= least * (1 + TOLERANCE))
+    return max_batch if size == max(seen) else size
+
+
+def why(costs: Costs, max_batch: int) -> str | None:
+    """Why batches stay smaller than asked for, as the end of a sentence; None where they need not."""
+    size = best_size(costs, max_batch)
+    if size >= max_batch:
+        return None
+    larger = max((s for s in costs if size < s <= max_batch), key=lambda s: costs[s])
+    ratio = costs[larger] / costs[size]
+    if ratio > 1 + TOLERANCE:
+        told = f"batches of {larger} take {ratio:.1f} times as long for each item as batches of {size}"
+    else:
+        told = f"batches of more than {size} are no faster for each item"
+    return f"{told} on this machine, so at most {size} {'is' if size == 1 else 'are'} taken"
+
+
+class BatchCosts:
+    """What batches have cost, kept up to date."""
+
+    def __init__(self, max_batch: int) -> None:
+        self.limit = max_batch
+        """The batch size to stay within now."""
+        self._max_batch = max_batch
+        self._costs: dict[int, float] = {}
+        self._batches = 0
+
+    def observe(self, items: int, seconds: float) -> None:
+        """Learn from one batch."""
+        size = _class_of(items)
+        cost, known = seconds / items, self._costs.get(size)
+        self._costs[size] = cost if known is None else min(cost, known * FADE)
+        self._batches += 1
+        explore = self._batches % EXPLORE_EVERY == 0
+        self.limit = self._max_batch if explore else best_size(self._costs, self._max_batch)
+
+    def why(self) -> str | None:
+        """See `why`."""
+        return why(self._costs, self._max_batch)
+
+
+def _class_of(items: int) -> int:
+    """Sizes are told apart up to 4, and beyond by the power of two below."""
+    return items if items <= 4 else 1 << (items.bit_length() - 1)

@@ -1,0 +1,189 @@
+"""Hands what waits to slots that are free. Lives on the event loop; decides nothing itself (`batch_policy`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+from core.errors import DeadlineExceeded, PlatformError
+from core.serving.batch_policy import BatchPolicy, Take, decide
+from core.serving.batch_size_policy import BatchCosts
+from core.serving.deadlines import Deadlines
+from core.serving.engine_worker import Batch, EngineWorker
+from core.serving.request_queue import QueuedRequest, RequestQueue
+
+HANG_GRACE_S = 2.0
+
+
+class Batcher:
+    """Owns the queue and knows which slots are free."""
+
+    def __init__(
+        self,
+        queue: RequestQueue,
+        policy: BatchPolicy,
+        loop: asyncio.AbstractEventLoop,
+        costs: BatchCosts | None = None,
+    ) -> None:
+        self.queue = queue
+        self.policy = policy
+        self.costs = costs or BatchCosts(policy.max_batch)
+        """What batches cost here, and so how large they should be."""
+        self.batch_sizes: Counter[int] = Counter()
+        """How many batches of each size, in items, have been run."""
+        self.batch_seconds: defaultdict[int, float] = defaultdict(float)
+        """How long they ran in all."""
+        self.on_start: Callable[[int, Batch], None] | None = None
+        self.on_end: Callable[[int, Batch], None] | None = None
+        """Called with the slot's number around each batch."""
+        self.on_hung: Callable[[EngineWorker], None] | None = None
+        """Called with a slot whose batch has outlived every deadline in it by `HANG_GRACE_S`."""
+        self._loop = loop
+        self._free: list[EngineWorker] = []
+        self._busy = 0
+        self._pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: Deadlines[QueuedRequest] = Deadlines(loop, self._expired)
+        self._running: Deadlines[Batch] = Deadlines(loop, self._hung)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add_slot(self, worker: EngineWorker) -> None:
+        """Let a slot take batches."""
+        self._free.append(worker)
+        self._wake()
+
+    def submit(self, request: QueuedRequest) -> None:
+        """Let an admitted request wait; its future is resolved later, or cancelled by its caller."""
+        self.queue.push(request)
+        self._waiting.add(request)
+        self._idle.clear()
+        if not self._pump_due and self._free:
+            self._wake()
+
+    def leave(self, request: QueuedRequest) -> None:
+        """A caller has gone or its deadline has passed: free its place if it still waits."""
+        self._waiting.discard(request)
+        self.queue.forget(request)
+        self._note_idle()
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or runs; false when the time is up first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def refuse_all(self, error: PlatformError) -> None:
+        """Answer everything that waits with an error."""
+        for request in self.queue.clear():
+            self._waiting.discard(request)
+            if not request.future.done():
+                request.future.set_exception(error)
+        self._note_idle()
+
+    def done(self, worker: EngineWorker, batch: Batch) -> None:
+        """A slot has finished a batch: deliver it, and give the slot something else."""
+        self._running.discard(batch)
+        self._busy -= 1
+        self._free.append(worker)
+        if self.on_end is not None:
+            self.on_end(worker.number, batch)
+        self.batch_sizes[batch.items] += 1
+        seconds = batch.ended_at - batch.started_at
+        self.batch_seconds[batch.items] += seconds
+        if batch.whole:
+            self.costs.observe(batch.items, seconds)
+        self._deliver(batch)
+        self._pump()
+        self._note_idle()
+
+    def _wake(self) -> None:
+        # Later in this turn of the loop, so that requests which arrive together run together.
+        if not self._pump_due and self._free:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        while self._free and self.queue.waiting:
+            now = time.monotonic()
+            limit = self.costs.limit
+            decision = decide(self.queue.lanes(), now, self.policy, limit)
+            if not isinstance(decision, Take):
+                if decision is not None:
+                    self._sleep_until(decision.until, now)
+                return
+            requests = self._still_wanted(self.queue.take(decision.lanes, limit), now)
+            if requests:
+                self._start(requests, now, limit)
+        self._note_idle()
+
+    def _start(self, requests: Sequence[QueuedRequest], now: float, limit: int) -> None:
+        batch = Batch(requests, now, limit)
+        worker = self._free.pop()
+        free_since = worker.free_since
+        for request in requests:
+            request.started_at = now
+            request.batch_items = batch.items
+            request.batch_wait_s = now - max(free_since, request.enqueued_at)
+        self._busy += 1
+        if self.on_start is not None:
+            self.on_start(worker.number, batch)
+        batch.deadline = max([request.deadline for request in requests]) + HANG_GRACE_S
+        batch.worker = worker
+        self._running.add(batch)
+        worker.start(batch)
+
+    def _expired(self, request: QueuedRequest) -> None:
+        self.queue.forget(request)
+        if not request.future.done():
+            request.future.set_exception(DeadlineExceeded("The deadline passed before the model answered."))
+        self._note_idle()
+
+    def _hung(self, batch: Batch) -> None:
+        """Nobody waits for this batch any more, and its slot does not come back: give the slot up."""
+        worker = batch.worker
+        assert worker is not None
+        worker.abandon()
+        self._busy -= 1
+        if self.on_hung is not None:
+            self.on_hung(worker)
+        self._note_idle()
+
+    def _still_wanted(self, requests: Sequence[QueuedRequest], now: float) -> list[QueuedRequest]:
+        wanted = []
+        for request in requests:
+            if request.future.done():
+                continue
+            if request.deadline <= now:
+                self._waiting.discard(request)
+                request.future.set_exception(DeadlineExceeded("The deadline passed while the request waited."))
+                continue
+            wanted.append(request)
+        return wanted
+
+    def _sleep_until(self, moment: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, moment - now), self._pump)
+
+    def _deliver(self, batch: Batch) -> None:
+        infer_s = batch.ended_at - batch.started_at
+        for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
+            request.infer_s = infer_s
+            self._waiting.discard(request)
+            if request.future.done():  # the caller left while its batch ran
+                continue
+            if isinstance(outcome, PlatformError):
+                request.future.set_exception(outcome)
+            else:
+                request.future.set_result(outcome)
+
+    def _note_idle(self) -> None:
+        if not self._busy and not self.queue.depth:
+            self._idle.set()

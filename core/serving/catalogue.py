@@ -1,0 +1,261 @@
+"""The names that can be called, and who answers for each: leases and atomic swaps."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any
+
+from core.errors import ModelNotFound, NotReady
+from core.serving.deployment import Deployment
+from core.serving.shadow import Mirror
+from core.serving.target import Target
+from core.serving.version_health import Snapshot
+
+
+class Served:
+    """A target that is in the catalogue, or was: counts the leases out on it."""
+
+    __slots__ = ("_drained", "elsewhere", "leases", "mirror", "retired", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.elsewhere: Callable[[float], Awaitable[bool]] | None = None
+        """Waits until other processes have let go of it too."""
+        self.leases = 0
+        self.retired = False
+        self.mirror: Mirror | None = None
+        """What sends copies here, while it is a shadow."""
+        self._drained: asyncio.Event | None = None
+
+    def release(self) -> None:
+        """One lease ends."""
+        self.leases -= 1
+        if self.leases == 0 and self._drained is not None:
+            self._drained.set()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until the last lease has ended, here and elsewhere; false when the time is up first."""
+        if self.elsewhere is not None and not await self.elsewhere(timeout_s):
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.leases:
+                    if self._drained is None or self._drained.is_set():
+                        self._drained = asyncio.Event()
+                    await self._drained.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def shadow(self, fraction: float) -> Mirror:
+        """Be a shadow, of this part of the live requests."""
+        if self.mirror is None:
+            self.mirror = Mirror(self)
+        self.mirror.fraction = fraction
+        return self.mirror
+
+    def copy_to(self, mirrors: Sequence[Mirror]) -> None:
+        """Copy what is answered here to these from now on."""
+        if isinstance(self.target, Deployment):
+            self.target.mirrors = mirrors
+
+    def stop_shadow(self) -> None:
+        """Be no shadow any more; copies under way are cancelled."""
+        if self.mirror is not None:
+            self.mirror.close()
+            self.mirror = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Its counters; None for a target that keeps none."""
+        counters: dict[str, Any] = self.target.health.snapshot() if isinstance(self.target, Deployment) else {}
+        if self.mirror is not None:
+            counters["shadow"] = self.mirror.snapshot()
+        return counters
+
+
+class Lease:
+    """`async with catalogue.lease(name) as target`: the target stays open until the block ends."""
+
+    __slots__ = ("_served",)
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        served.leases += 1
+
+    @property
+    def target(self) -> Target:
+        """What was leased."""
+        return self._served.target
+
+    def release(self) -> None:
+        """End the lease."""
+        self._served.release()
+
+    async def __aenter__(self) -> Target:
+        return self._served.target
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._served.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One version's part of the traffic of a name; `mode` is live or shadow."""
+
+    served: Served
+    weight: float = 1.0
+    mode: str = "live"
+
+
+class Entry:
+    """Who answers for one name: versions with their shares. Never changed, only replaced.
+
+    Without a key, requests are dealt out by smooth weighted round-robin: after any number of them each version is
+    within one request of its share. With a key, by weighted rendezvous hashing: a key keeps its version while the
+    weights stay, and when they change only as many keys move as must.
+    """
+
+    __slots__ = ("_by_version", "_owed", "_served", "_total", "_weights", "shares")
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        self.shares = tuple(shares)
+        live = [share for share in shares if share.mode == "live"]
+        self._served = [share.served for share in live]
+        self._weights = [share.weight for share in live]
+        self._total = sum(self._weights)
+        self._owed = [0.0] * len(live)
+        self._by_version = {served.target.version: served for served in self._served}
+
+    def pick(self, version: int | None, key: bytes | None = None) -> Served | None:
+        """The served of this version, or where none is asked for, one by weight: the key's, or the next."""
+        if version is not None:
+            return self._by_version.get(version)
+        if len(self._served) == 1:
+            return self._served[0]
+        if not self._served:
+            return None
+        return self._next() if key is None else self._sticky(key)
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._served)
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    def _next(self) -> Served:
+        """The one that is owed most; as in Nginx' `ngx_http_upstream_round_robin.c`."""
+        owed, best = self._owed, 0
+        for i, weight in enumerate(self._weights):
+            owed[i] += weight
+            if owed[i] > owed[best]:
+                best = i
+        owed[best] -= self._total
+        return self._served[best]
+
+    def _sticky(self, key: bytes) -> Served:
+        places = range(len(self._served))
+        best = max(places, key=lambda i: _score(key, self._served[i].target, self._weights[i]))
+        return self._served[best]
+
+
+def _score(key: bytes, target: Target, weight: float) -> float:
+    """Weighted rendezvous hashing: the highest of -weight / ln(uniform) wins as often as its weight says."""
+    text = f"{target.model}/{target.version}/".encode() + key
+    number = int.from_bytes(blake2b(text, digest_size=8).digest()) >> 12
+    return -weight / math.log((number + 0.5) / (1 << 52))
+
+
+def no_such_model(name: str) -> ModelNotFound:
+    """The one error for a model that is unknown, not in service or not the caller's: nothing tells these apart."""
+    return ModelNotFound(f"There is no model {name[:64]!r} in service that this token may call.")
+
+
+class Catalogue:
+    """Name -> Entry. All calls are made on the event loop, so a swap is one assignment."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self.swaps: Counter[str] = Counter()
+        """How often it was changed who answers for each name."""
+        self.expected: Container[str] = ()
+        """Names that should be served and are not yet, as whoever loads them says."""
+        self.on_swap: Callable[[str, Sequence[Share]], None] | None = None
+        """Called after each swap, with who answers from now on."""
+
+    def lease(self, name: str, version: int | None = None, key: bytes | None = None) -> Lease:
+        """Take hold of a target: this version's, or the key's, or the next by weight.
+
+        Raises ModelNotFound, or NotReady where only the version is not served.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            if name in self.expected:
+                raise NotReady(f"The model {name!r} is not ready yet; try again shortly.", retry_after_s=1)
+            raise no_such_model(name)
+        served = entry.pick(version, key)
+        if served is None:
+            raise NotReady(f"Version {version} of model {name!r} is not in service.")
+        return Lease(served)
+
+    def only(self, name: str) -> Served | None:
+        """The one version that answers for a name; None where there is none, or a choice to be made."""
+        entry = self._entries.get(name)
+        return entry.pick(None) if entry is not None and len(entry) == 1 else None
+
+    def swap(self, name: str, shares: Sequence[Share]) -> list[Served]:
+        """Let `shares` answer from now on; nobody, when it is empty. Returns those that no longer do."""
+        old = self._entries.get(name)
+        if shares:
+            self._entries[name] = Entry(shares)
+        else:
+            self._entries.pop(name, None)
+        kept = {id(share.served) for share in shares}
+        retired = [
+            share.served for share in (old.shares if old is not None else ()) if id(share.served) not in kept
+        ]
+        _connect(shares, retired)
+        self.swaps[name] += 1
+        if self.on_swap is not None:
+            self.on_swap(name, shares)
+        return retired
+
+    def splits(self, name: str) -> bool:
+        """Whether several versions answer for a name, so that a key makes a difference."""
+        entry = self._entries.get(name)
+        return entry is not None and len(entry) > 1
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The counters of every version of one name that gets requests or copies of them, as plain dicts."""
+        entry = self._entries.get(name)
+        shares = entry.shares if entry is not None else ()
+        return {str(share.served.target.version): share.served.snapshot() for share in shares}
+
+    def serving(self, name: str) -> list[Served]:
+        """The live versions of one name; empty when it is not in service."""
+        return list(self._entries.get(name, ()))
+
+    def targets(self) -> Mapping[str, Iterable[Target]]:
+        """Every name with its live targets."""
+        return {name: [served.target for served in entry] for name, entry in self._entries.items()}
+
+
+def _connect(shares: Sequence[Share], retired: Sequence[Served]) -> None:
+    """Let live versions copy to the shadows, and nobody else to nobody else."""
+    mirrors = tuple(share.served.shadow(min(1.0, share.weight)) for share in shares if share.mode == "shadow")
+    for share in shares:
+        share.served.retired = False
+        share.served.copy_to(mirrors if share.mode == "live" else ())
+        if share.mode == "live":
+            share.served.stop_shadow()
+    for served in retired:
+        served.retired = True
+        served.copy_to(())
+        served.stop_shadow()

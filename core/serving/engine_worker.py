@@ -1,0 +1,157 @@
+"""A slot: one thread that runs batches on one engine.
+
+The event loop hands a batch over through `start`; the thread joins the inputs, runs the engine, splits the
+outputs and calls back onto the loop. When a batch of several requests fails, each is run again alone, so that
+one bad item spoils no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.engines.base import Engine
+from core.errors import PlatformError, RunFailed
+from core.serving.request_queue import QueuedRequest
+
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+Outputs = dict[str, np.ndarray[Any, Any]]
+
+
+class Batch:
+    """Requests that run together, and after the run one outcome for each: outputs or an error."""
+
+    __slots__ = ("deadline", "ended_at", "items", "limit", "outcomes", "requests", "started_at", "whole", "worker")
+
+    def __init__(self, requests: Sequence[QueuedRequest], now: float, limit: int) -> None:
+        self.requests = requests
+        self.items = sum(request.items for request in requests)
+        self.limit = limit
+        """How many items are run at a time; a request with more is run in parts."""
+        self.whole = self.items <= limit
+        """Whether it was one run of the engine, so that its time tells what a batch of this size costs."""
+        self.started_at = now
+        self.ended_at = now
+        self.outcomes: list[Outputs | PlatformError] = []
+        self.deadline = 0.0
+        """When nobody waits for it any more, and its slot counts as hung."""
+        self.worker: EngineWorker | None = None
+
+
+class EngineWorker:
+    """One slot. `on_done(worker, batch)` is called on the event loop after each batch."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        number: int,
+        batchable: bool,
+        on_done: Callable[[EngineWorker, Batch], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.number = number
+        self.engine = engine
+        self._batchable = batchable
+        self._on_done = on_done
+        self._loop = loop
+        self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.current: Batch | None = None
+        self.abandoned = False
+        self.free_since = time.monotonic()
+        self._thread.start()
+
+    def start(self, batch: Batch) -> None:
+        """Hand over a batch; the slot is busy until `on_done`."""
+        self.current = batch
+        self._inbox.put(batch)
+
+    def stop(self) -> None:
+        """End the thread after what it is doing; does not wait."""
+        self._inbox.put(None)
+
+    def abandon(self) -> None:
+        """Give up a thread that does not come back; should it, nobody listens and it ends."""
+        self.abandoned = True
+        self.stop()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; false when it did not in time. Blocks: not for the event loop."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (batch := self._inbox.get()) is not None:
+            batch.outcomes = self._outcomes(batch, batch.requests)
+            batch.ended_at = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._finish, batch)
+            except RuntimeError:  # the loop is closed: nobody is waiting any more
+                return
+            del batch
+
+    def _finish(self, batch: Batch) -> None:
+        self.current = None
+        self.free_since = batch.ended_at
+        if not self.abandoned:
+            self._on_done(self, batch)
+
+    def _outcomes(self, batch: Batch, requests: Sequence[QueuedRequest]) -> list[Outputs | PlatformError]:
+        try:
+            return list(self._run_together(requests, batch.limit))
+        except PlatformError as error:
+            batch.whole = False
+            if len(requests) == 1:
+                return [error]
+        return [outcome for request in requests for outcome in self._outcomes(batch, [request])]
+
+    def _run_together(self, requests: Sequence[QueuedRequest], limit: int) -> list[Outputs]:
+        if len(requests) == 1:
+            return [self._run_chunks(requests[0].inputs, requests[0].items, limit)]
+        first = requests[0].inputs
+        joined = {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
+        outputs = self._run_chunks(joined, sum([request.items for request in requests]), limit)
+        return _split(outputs, requests)
+
+    def _run_chunks(self, inputs: Tensors, items: int, limit: int) -> Outputs:
+        """Run as many items as fit at a time, and join the outputs again."""
+        if not self._batchable or items <= limit:
+            return self._run_once(inputs, items)
+        parts = []
+        for start in range(0, items, limit):
+            part = {name: array[start : start + limit] for name, array in inputs.items()}
+            parts.append(self._run_once(part, min(limit, items - start)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_once(self, inputs: Tensors, items: int) -> Outputs:
+        try:
+            outputs = self.engine.run(inputs)
+        except PlatformError:
+            raise
+        except Exception as error:  # an engine's bug must not end the slot
+            raise RunFailed("The model failed while running this input.") from error
+        if self._batchable:
+            for name, array in outputs.items():
+                if array.ndim == 0 or array.shape[0] != items:
+                    raise RunFailed(
+                        f"The model answered output {name!r} of shape {list(array.shape)} to a batch of {items}."
+                    )
+        return outputs
+
+
+def _split(outputs: Outputs, requests: Sequence[QueuedRequest]) -> list[Outputs]:
+    parts: list[Outputs] = []
+    start = 0
+    for request in requests:
+        end = start + request.items
+        parts.append({name: array[start:end] for name, array in outputs.items()})
+        start = end
+    return parts

@@ -1,0 +1,260 @@
+"""Runs tensors on a loaded model: in this process, or in a host process behind the same face."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from core.engines.base import Engine
+from core.errors import NotReady, ShuttingDown
+from core.serving.batch_policy import BatchPolicy
+from core.serving.batch_size_policy import BatchCosts
+from core.serving.batcher import Batcher
+from core.serving.engine_worker import Batch, EngineWorker
+from core.serving.request_queue import QueuedRequest, RequestQueue
+from core.serving.warm_up import measure_batches, warm_up_inputs
+from core.signature import Signature
+
+T = TypeVar("T")
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+Outputs = dict[str, np.ndarray[Any, Any]]
+OnState = Callable[[str], None]
+
+MAX_HUNG = 8
+"""Threads that a runner leaves behind before its slots stay lost; `isolation: process` has no such end."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """How a model is run; times in milliseconds, sizes in items."""
+
+    name: str
+    instances: int = 1
+    max_batch: int = 32
+    max_delay_ms: float = 0.0
+    queue_size: int = 256
+
+
+@dataclass(slots=True)
+class RunResult:
+    """The outputs of one request, and how long it waited and ran, in seconds."""
+
+    outputs: Outputs
+    queue_s: float
+    infer_s: float
+    batch_wait_s: float = 0.0
+    """The part of `queue_s` in which a slot was free and the batch was still being filled."""
+
+
+@dataclass(slots=True)
+class RunnerStats:
+    """What a runner has done and holds now."""
+
+    depth: int = 0
+    busy: int = 0
+    slots: int = 0
+    memory_bytes: int = 0
+    restarts: int = 0
+    batch_sizes: dict[int, int] = field(default_factory=dict)
+    batch_seconds: dict[int, float] = field(default_factory=dict)
+    """How long the batches of each size ran, in all."""
+    why_not_larger: str | None = None
+    """Why batches stay smaller than `max_batch`, where they do."""
+
+
+class Runner(Protocol):
+    """`start`, then `admit` and `run` for each request, then `close`."""
+
+    @property
+    def signature(self) -> Signature:
+        """Known once started."""
+
+    async def start(self, on_state: OnState) -> None:
+        """Load and warm. Raises EngineError, having closed what it opened."""
+
+    def admit(self, items: int) -> None:
+        """Take room in the queue, or raise QueueFull at once."""
+
+    def release(self, items: int) -> None:
+        """Give back room that `run` will not use."""
+
+    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
+        """Run one admitted request. Raises PlatformError; may be cancelled at any moment."""
+
+    async def stats(self) -> RunnerStats:
+        """What it has done and holds now."""
+
+    async def close(self) -> None:
+        """Refuse what waits and give everything back. May be called twice."""
+
+
+class LocalRunner:
+    """A queue, a batcher and slots in this process. `make_engine` loads a fresh engine (blocking)."""
+
+    def __init__(self, options: RunnerOptions, make_engine: Callable[[], tuple[Engine, Signature]]) -> None:
+        self.options = options
+        self._make_engine = make_engine
+        self._engines: list[Engine] = []
+        self._workers: list[EngineWorker] = []
+        self._queue = RequestQueue(options.queue_size)
+        self._batcher: Batcher | None = None
+        self._closing = False
+        self.on_batch_start: Callable[[int, Batch], None] | None = None
+        self.on_batch_end: Callable[[int, Batch], None] | None = None
+        self.on_hung: Callable[[], None] | None = None
+        """Called when a slot does not come back; without it, the slot gets a new thread, a few times."""
+        self._hung = 0
+
+    @property
+    def signature(self) -> Signature:
+        """Its tensors."""
+        return self._signature
+
+    async def start(self, on_state: OnState) -> None:
+        """Load and warm; see Runner."""
+        try:
+            on_state("loading")
+            await self._load()
+            on_state("warming")
+            await asyncio.to_thread(self._warm)
+        except BaseException:
+            await self.close()
+            raise
+        self._open_slots()
+
+    def admit(self, items: int) -> None:
+        """See Runner."""
+        if self._closing:
+            raise ShuttingDown("This version of the model is being taken down; try again.", retry_after_s=1)
+        if self._batcher is None:
+            raise NotReady("The model is not loaded yet.", retry_after_s=1)
+        self._queue.admit(items)
+
+    def release(self, items: int) -> None:
+        """See Runner."""
+        self._queue.release(items)
+
+    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
+        """See Runner."""
+        queued = self.submit(inputs, items, priority=priority, deadline=deadline)
+        try:
+            outputs = await queued.future
+        except BaseException:
+            self.leave(queued)
+            raise
+        return RunResult(outputs, queued.started_at - queued.enqueued_at, queued.infer_s, queued.batch_wait_s)
+
+    def submit(
+        self, inputs: Tensors, items: int, *, priority: int, deadline: float, solo: bool = False, tag: int = 0
+    ) -> QueuedRequest:
+        """Let an admitted request wait; its `future` is resolved later. A `solo` one shares no batch."""
+        if self._closing or self._batcher is None:
+            self._queue.release(items)
+            raise ShuttingDown("This version of the model is being taken down; try again.", retry_after_s=1)
+        future: asyncio.Future[Outputs] = self._loop.create_future()
+        queued = QueuedRequest(
+            inputs, items, future, now=time.monotonic(), deadline=deadline, priority=priority, solo=solo, tag=tag
+        )
+        self._batcher.submit(queued)
+        return queued
+
+    def leave(self, queued: QueuedRequest) -> None:
+        """The caller of a request has gone."""
+        if self._batcher is not None:
+            self._batcher.leave(queued)
+
+    async def stats(self) -> RunnerStats:
+        """See Runner."""
+        return RunnerStats(
+            depth=self._queue.depth,
+            busy=sum(worker.current is not None for worker in self._workers),
+            slots=len(self._workers),
+            memory_bytes=sum(engine.memory() for engine in self._engines),
+            batch_sizes=dict(self._batcher.batch_sizes) if self._batcher else {},
+            batch_seconds=dict(self._batcher.batch_seconds) if self._batcher else {},
+            why_not_larger=self._batcher.costs.why() if self._batcher else None,
+        )
+
+    async def close(self) -> None:
+        """See Runner."""
+        self._closing = True
+        workers, self._workers = self._workers, []
+        if self._batcher is not None:
+            self._batcher.refuse_all(ShuttingDown("The model was taken down before this request ran."))
+        for worker in workers:
+            worker.stop()
+        engines, self._engines = self._engines, []
+        await asyncio.to_thread(_finish, workers, engines)
+
+    async def _load(self) -> None:
+        engine, self._signature = await in_own_thread(self._make_engine, _close_pair)
+        self._engines.append(engine)
+        self._max_batch = 1 if self._signature.why_not_batchable() else self.options.max_batch
+        self._costs = BatchCosts(self._max_batch)
+        while not engine.concurrent and len(self._engines) < self.options.instances:
+            self._engines.append((await in_own_thread(self._make_engine, _close_pair))[0])
+
+    def _warm(self) -> None:
+        inputs = warm_up_inputs(self._signature)
+        if inputs is not None:
+            for engine in self._engines:
+                engine.run(inputs)
+            measure_batches(self._engines[0], inputs, self._max_batch, self._costs)
+
+    def _open_slots(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        policy = BatchPolicy(self._max_batch, self.options.max_delay_ms / 1000)
+        self._batcher = Batcher(self._queue, policy, loop, self._costs)
+        self._batcher.on_hung = self._replace
+        self._batcher.on_start, self._batcher.on_end = self.on_batch_start, self.on_batch_end
+        for number in range(self.options.instances):
+            self._open_slot(number, self._engines[number % len(self._engines)])
+
+    def _open_slot(self, number: int, engine: Engine) -> None:
+        assert self._batcher is not None
+        worker = EngineWorker(
+            f"{self.options.name}-{number}",
+            engine,
+            number=number,
+            batchable=self._signature.why_not_batchable() is None,
+            on_done=self._batcher.done,
+            loop=asyncio.get_running_loop(),
+        )
+        self._workers.append(worker)
+        self._batcher.add_slot(worker)
+
+    def _replace(self, worker: EngineWorker) -> None:
+        """Give a slot that does not come back a new thread; the old one keeps its stack until the process ends."""
+        if self.on_hung is not None:
+            self.on_hung()
+            return
+        self._hung += 1
+        if worker in self._workers and self._hung <= MAX_HUNG and worker.engine.concurrent:
+            self._workers.remove(worker)
+            self._open_slot(worker.number, worker.engine)
+
+
+async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None]) -> T:
+    """Run something slow in a thread of its own; when the caller is cancelled meanwhile, undo its result."""
+    task = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else undo(done.result()))
+        raise
+
+
+def _close_pair(loaded: tuple[Engine, Signature]) -> None:
+    loaded[0].close()
+
+
+def _finish(workers: Sequence[EngineWorker], engines: Sequence[Engine]) -> None:
+    for worker in workers:
+        worker.join(10)
+    for engine in engines:
+        engine.close()

@@ -1,0 +1,51 @@
+"""Inputs made up for a first run, so that no caller pays for what an engine does lazily."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from core.engines.base import Engine
+from core.errors import PlatformError
+from core.serving.batch_size_policy import BatchCosts
+from core.signature import NUMPY_DTYPES, Signature
+
+MAX_ELEMENTS = 50_000_000
+BUDGET_S = 0.5
+"""What finding out how the time of a batch grows with its size may take, beyond the first run."""
+
+
+def warm_up_inputs(signature: Signature) -> dict[str, np.ndarray[Any, Any]] | None:
+    """One item of zeros for each input; None where an inner dimension is dynamic and so cannot be known."""
+    inputs: dict[str, np.ndarray[Any, Any]] = {}
+    for spec in signature.inputs:
+        shape = tuple(1 if i == 0 and n == -1 else n for i, n in enumerate(spec.shape))
+        if -1 in shape or spec.dtype == "BYTES" or np.prod(shape, dtype=np.int64) > MAX_ELEMENTS:
+            return None
+        inputs[spec.name] = np.zeros(shape, NUMPY_DTYPES[spec.dtype])
+    return inputs
+
+
+def measure_batches(
+    engine: Engine, item: dict[str, np.ndarray[Any, Any]], max_batch: int, costs: BatchCosts
+) -> None:
+    """Run batches of 1, 2, 4 … copies of a warm engine's item, as far as the budget goes. Blocks."""
+    until = time.monotonic() + BUDGET_S
+    size, seconds = 1, 0.0
+    with suppress(PlatformError):  # a batch that cannot be run will say so to its callers
+        while size <= max_batch and time.monotonic() + 4 * seconds < until:
+            batch = {name: np.repeat(array, size, axis=0) for name, array in item.items()}
+            if any(array.size > MAX_ELEMENTS for array in batch.values()):
+                return
+            seconds = min(_run(engine, batch), _run(engine, batch))
+            costs.observe(size, seconds)
+            size *= 2
+
+
+def _run(engine: Engine, batch: dict[str, np.ndarray[Any, Any]]) -> float:
+    began = time.monotonic()
+    engine.run(batch)
+    return time.monotonic() - began

@@ -1,0 +1,116 @@
+"""What an upload is, by its content alone: a name or a media type proves nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, Literal
+
+from core.errors import InvalidPackage, UnsupportedMedia
+from core.store.onnx_wire import look
+from core.store.zip_reader import open_zip
+
+Format = Literal["onnx", "zip"]
+
+_HEAD_BYTES: Final = 4096
+_WHAT_IS_TAKEN: Final = "Upload an .onnx file, or a zip with model.yaml and the model."
+_EXPORT: Final = "Export the model to ONNX (torch.onnx.export, tf2onnx or skl2onnx) and upload that."
+_PICKLE: Final = "a Python pickle (as torch.save, joblib and pickle write), which can run code when it is loaded"
+_TENSORRT: Final = "a TensorRT plan, which holds code for one GPU"
+_PACKED: Final = "a compressed file or archive other than zip"
+
+# (offset, magic bytes, what it is, what to do instead)
+_KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras or similar)", _EXPORT),
+    (0, b"ptrt", _TENSORRT, "Upload the ONNX file it was built from."),
+    (0, b"ftrt", _TENSORRT, "Upload the ONNX file it was built from."),
+    (0, b"GGUF", "a GGUF language model, for which no engine is installed yet", _WHAT_IS_TAKEN),
+    (4, b"TFL3", "a TensorFlow Lite model", "Convert it with tf2onnx (--tflite) and upload the ONNX file."),
+    (4, b"ORTM", "a model in ONNX Runtime's own ORT format", "Upload the .onnx file it was made from."),
+    (0, b"\x93NUMPY", "a NumPy array", _WHAT_IS_TAKEN),
+    (0, b"\x1f\x8b", _PACKED + " (gzip)", _WHAT_IS_TAKEN),
+    (0, b"BZh", _PACKED + " (bzip2)", _WHAT_IS_TAKEN),
+    (0, b"\xfd7zXZ\x00", _PACKED + " (xz)", _WHAT_IS_TAKEN),
+    (0, b"\x28\xb5\x2f\xfd", _PACKED + " (zstd)", _WHAT_IS_TAKEN),
+    (0, b"7z\xbc\xaf\x27\x1c", _PACKED + " (7z)", _WHAT_IS_TAKEN),
+    (0, b"Rar!\x1a\x07", _PACKED + " (RAR)", _WHAT_IS_TAKEN),
+    (257, b"ustar", _PACKED + " (tar)", _WHAT_IS_TAKEN),
+    (0, b"\x7fELF", "a program", _WHAT_IS_TAKEN),
+    (0, b"MZ", "a program", _WHAT_IS_TAKEN),
+    (0, b"\x89PNG\r\n\x1a\n", "an image", _WHAT_IS_TAKEN),
+    (0, b"\xff\xd8\xff", "an image", _WHAT_IS_TAKEN),
+    (0, b"GIF8", "an image", _WHAT_IS_TAKEN),
+    (0, b"%PDF-", "a PDF document", _WHAT_IS_TAKEN),
+)
+# zlib streams are what joblib.dump(…, compress=…) writes.
+_ZLIB: Final = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
+_PICKLE_BINARY: Final = re.compile(rb"\x80[\x02-\x05]")
+_PICKLE_TEXT: Final = re.compile(rb"\(?(?:c[A-Za-z_][\w.]*\n\w+\n|[dl]p\d+\n|[dl]\(?p?\d*\n)")
+_MAX_SAFETENSORS_HEADER: Final = 100_000_000
+
+
+def detect(path: Path, *, max_files: int = 1000) -> Format:
+    """The format of an uploaded file.
+
+    Raises UnsupportedMedia with what it is and what to upload instead; InvalidPackage when it is empty, cut
+    short or damaged; TooLarge for a zip that lists more than `max_files`. Blocks.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        raise InvalidPackage(f"The uploaded file is empty. {_WHAT_IS_TAKEN}")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        _refuse_other_zips(path, max_files)
+        return "zip"
+    _refuse_known(head)
+    verdict = look(path)
+    if verdict == "onnx":
+        return "onnx"
+    if verdict == "cut_short":
+        raise InvalidPackage("The file begins like an ONNX model but is cut short; export or copy it again.")
+    _refuse_guessed(head)
+    raise UnsupportedMedia(f"The file is not an ONNX model and not a zip. {_WHAT_IS_TAKEN}")
+
+
+def _refuse_known(head: bytes) -> None:
+    for offset, magic, what, instead in _KNOWN:
+        if head.startswith(magic, offset):
+            raise UnsupportedMedia(f"The file is {what}. {instead}")
+    if _PICKLE_BINARY.match(head):
+        raise UnsupportedMedia(f"The file is {_PICKLE}. {_EXPORT}")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_SAFETENSORS_HEADER:
+        raise UnsupportedMedia(f"The file is safetensors: weights without a graph. {_EXPORT}")
+
+
+def _refuse_guessed(head: bytes) -> None:
+    """Kinds whose first bytes are too plain to come before the look for ONNX."""
+    if head.startswith(b"version https://git-lfs.github.com"):
+        raise UnsupportedMedia(
+            "The file is a Git LFS pointer, not the model itself; run `git lfs pull` and upload what it fetches."
+        )
+    if _PICKLE_TEXT.match(head):
+        raise UnsupportedMedia(f"The file is {_PICKLE}. {_EXPORT}")
+    if _ZLIB.match(head):
+        raise UnsupportedMedia(f"The file is zlib-compressed, as joblib writes. {_EXPORT}")
+    if _is_text(head):
+        raise UnsupportedMedia(f"The file is text, not a model, whatever its name. {_WHAT_IS_TAKEN}")
+
+
+def _is_text(head: bytes) -> bool:
+    # The last character may be cut in two by the end of the head.
+    text = head.decode("utf-8", errors="ignore")
+    whole = len(text.encode()) >= len(head) - 3
+    return whole and all(character.isprintable() or character in "\t\r\n\f" for character in text)
+
+
+def _refuse_other_zips(path: Path, max_files: int) -> None:
+    with open_zip(path, max_files) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+    bases = {name.rsplit("/", 1)[-1] for name in names}
+    if "data.pkl" in bases:
+        kind = "a TorchScript archive" if any("/code/" in name for name in names) else _PICKLE
+        raise UnsupportedMedia(f"The file is {kind}, a PyTorch zip and not a package. {_EXPORT}")
+    if names and all(name.endswith(".npy") for name in names):
+        raise UnsupportedMedia(f"The file is a NumPy .npz archive. {_WHAT_IS_TAKEN}")
+    if "model.weights.h5" in bases:
+        raise UnsupportedMedia(f"The file is a Keras archive. {_EXPORT}")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import InvalidPackage
+from core.settings import StoreSettings
+from core.store.archives import ArchiveLimits, extract
+from core.store.artifacts import ArtifactStore
+from core.store.disk import Stopped, in_thread, storage_errors
+from core.store.formats import detect
+from core.store.manifest import Manifest, parse_manifest
+from core.store.paths import shown
+from core.store.uploads import Received
+
+_BARE_MODEL: Final = "model.onnx"
+_MANIFESTS: Final = ("model.yaml", "model.yml")
+_MAX_MANIFEST_BYTES: Final = 1 << 20
+
+TaskCheck = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A package in the store: its address, its size as uploaded, its format, its manifest and its directory."""
+
+    sha256: str
+    size_bytes: int
+    format: str
+    manifest: dict[str, Any]
+    root: Path
+
+
+class Importer:
+    """Turns finished uploads into artifacts.
+
+    The address is the SHA-256 of the uploaded bytes and of nothing else: what a caller says beside them (task,
+    manifest) goes into `Imported.manifest` only. `check_task(task, config)` may refuse a manifest's task section.
+    """
+
+    def __init__(self, store: ArtifactStore, settings: StoreSettings, check_task: TaskCheck | None = None) -> None:
+        self._store = store
+        self._max_files = settings.max_archive_files
+        self._limits = ArchiveLimits(
+            max_files=settings.max_archive_files,
+            max_bytes=settings.max_unpacked_bytes,
+            max_ratio=settings.max_compression_ratio,
+            min_free_bytes=settings.min_free_bytes,
+        )
+        self._check_task = check_task
+
+    async def import_file(
+        self,
+        received: Received,
+        *,
+        filename: str = "",
+        manifest_text: str | None = None,
+        task: str | None = None,
+    ) -> Imported:
+        """Check an upload and publish it; `received` is used up, and a refusal leaves nothing behind.
+
+        A manifest sent along takes the place of the package's own; `task` stands where the manifest names none.
+        `filename` is never trusted: content decides. Raises InvalidPackage, UnsupportedMedia, TooLarge,
+        StorageFull.
+        """
+        told = _Told(manifest_text, task)
+        return await in_thread(lambda stop: self._import(received, told, stop))
+
+    def _import(self, received: Received, told: _Told, stop: threading.Event) -> Imported:
+        try:
+            staged = self._store.stage()
+            try:
+                return self._fill_and_publish(received, staged, told, stop)
+            finally:
+                self._store.drop(staged)
+        finally:
+            received.path.unlink(missing_ok=True)
+
+    def _fill_and_publish(self, received: Received, staged: Path, told: _Told, stop: threading.Event) -> Imported:
+        if detect(received.path, max_files=self._max_files) == "zip":
+            extract(received.path, staged, self._limits, stop)
+            manifest = _package_manifest(staged, told)
+        else:
+            with storage_errors():
+                received.path.rename(staged / _BARE_MODEL)
+            manifest = _bare_manifest(told)
+        if self._check_task:
+            self._check_task(manifest.task, manifest.task_config())
+        if stop.is_set():
+            raise Stopped
+        root = self._store.publish_staged(staged, received.sha256)
+        return Imported(received.sha256, received.size_bytes, "onnx", manifest.to_json(), root)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What came beside the file."""
+
+    manifest_text: str | None
+    task: str | None
+
+    def manifest(self, own_text: str | None) -> Manifest:
+        """The manifest sent along, or else the package's own, with the task where it names none."""
+        text = self.manifest_text if self.manifest_text is not None else own_text
+        manifest = parse_manifest(text or "")
+        if self.task is None or manifest.task == self.task:
+            return manifest
+        if "task" in manifest.model_fields_set:
+            raise InvalidPackage(
+                f"The upload asks for the task {shown(self.task)} but the manifest says {shown(manifest.task)}; "
+                "leave one of them out."
+            )
+        return manifest.model_copy(update={"task": self.task})
+
+
+def _bare_manifest(told: _Told) -> Manifest:
+    manifest = told.manifest(None)
+    if isinstance(manifest.labels, str):
+        raise InvalidPackage(
+            f"The manifest takes its labels from {shown(manifest.labels)}, but only a model was uploaded; list "
+            "the labels in the manifest, or upload a zip that holds both."
+        )
+    return _located(manifest, _BARE_MODEL)
+
+
+def _package_manifest(staged: Path, told: _Told) -> Manifest:
+    manifest = told.manifest(_own_manifest(staged, told))
+    model = manifest.model or _only_model(staged)
+    if not (staged / model).is_file():
+        raise InvalidPackage(f"The manifest names the model {shown(model)}, but the package has no such file.")
+    if detect(staged / model) != "onnx":
+        raise InvalidPackage(f"The package's file {shown(model)} is an archive, not an ONNX model.")
+    if isinstance(manifest.labels, str) and not (staged / manifest.labels).is_file():
+        raise InvalidPackage(
+            f"The manifest takes its labels from {shown(manifest.labels)}, but the package has no such file."
+        )
+    return _located(manifest, model)
+
+
+def _located(manifest: Manifest, model: str) -> Manifest:
+    if manifest.format not in (None, "onnx"):
+        raise InvalidPackage(f"The manifest says format {shown(manifest.format or '')}, but the model is onnx.")
+    return manifest.model_copy(update={"model": model, "format": "onnx"})
+
+
+def _own_manifest(staged: Path, told: _Told) -> str | None:
+    present = [name for name in _MANIFESTS if (staged / name).is_file()]
+    if len(present) > 1:
+        raise InvalidPackage("The package holds model.yaml and model.yml; keep one.")
+    if not present:
+        if told.manifest_text is None and told.task is None:
+            raise InvalidPackage(
+                "The package has no model.yaml; put one beside the model (`task: tensor` is enough for plain "
+                "tensors), or send a manifest or a task with the upload."
+            )
+        return None
+    return _read_text(staged / present[0])
+
+
+def _read_text(path: Path) -> str:
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise InvalidPackage(f"model.yaml is larger than {_MAX_MANIFEST_BYTES} bytes.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidPackage("model.yaml is not UTF-8 text; save it as UTF-8.") from error
+
+
+def _only_model(staged: Path) -> str:
+    models = sorted(str(path.relative_to(staged)) for path in staged.rglob("*.onnx"))
+    if not models:
+        raise InvalidPackage("The package holds no .onnx file; put the model into it.")
+    if len(models) > 1:
+        listed = ", ".join(shown(model) for model in models[:5])
+        raise InvalidPackage(f"The package holds several models ({listed}); name one with `model:` in model.yaml.")
+    return models[0]

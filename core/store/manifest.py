@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from core.errors import InvalidPackage
+from core.store.paths import check_member
+from core.store.yaml_reader import Document, read_yaml
+
+_MAX_INTEGER: Final = 2**63
+
+
+class Batching(BaseModel):
+    """Hints for deployments that say nothing themselves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    max_batch: int | None = Field(None, ge=1, le=4096)
+    max_delay_ms: float | None = Field(None, ge=0, le=10_000)
+
+
+class Manifest(BaseModel):
+    """`model.yaml`: what a package says of its model; docs/model-package.md is its description.
+
+    `preprocess` and `postprocess` belong to the task, which checks them itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    task: str = Field("tensor", min_length=1, max_length=64)
+    model: str | None = Field(None, max_length=500)
+    format: str | None = Field(None, max_length=32)
+    description: str = Field("", max_length=4000)
+    labels: list[str] | str | None = None
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    postprocess: dict[str, Any] = Field(default_factory=dict)
+    batching: Batching = Field(default_factory=Batching)
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_inside(cls, value: str | None) -> str | None:
+        return None if value is None else str(_member(value))
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_fit(cls, value: list[str] | str | None) -> list[str] | str | None:
+        if isinstance(value, str):
+            return str(_member(value))
+        if value is not None and (not value or len(value) > 200_000 or any(len(label) > 500 for label in value)):
+            raise ValueError("give 1 to 200000 labels of at most 500 characters, or the name of a file")
+        return value
+
+    def task_config(self) -> dict[str, Any]:
+        """What the task is given: `preprocess`, `postprocess`, and `labels` where there are any."""
+        config: dict[str, Any] = {"preprocess": self.preprocess, "postprocess": self.postprocess}
+        return config if self.labels is None else {**config, "labels": self.labels}
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept: JSON's types only, without what was not said."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Read a manifest. Raises InvalidPackage with the field and the line."""
+    document = read_yaml(text, "model.yaml")
+    value = {} if document.value is None else document.value
+    if not isinstance(value, Mapping):
+        raise InvalidPackage("model.yaml must hold fields by name, such as `task: tensor`.")
+    _check_json(value, (), document)
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        raise InvalidPackage(_sentence(error, document)) from error
+
+
+def manifest_from_json(value: Mapping[str, Any]) -> Manifest:
+    """The inverse of `Manifest.to_json`. Raises InvalidPackage."""
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        raise InvalidPackage(_sentence(error, Document(value, {}))) from error
+
+
+def _member(name: str) -> object:
+    try:
+        return check_member(name)
+    except InvalidPackage as error:
+        raise ValueError(error.message) from error
+
+
+def _check_json(value: Any, where: tuple[str | int, ...], document: Document) -> None:
+    """Refuse what YAML can say and JSON cannot: dates, sets, NaN, keys that are not text, huge integers."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise InvalidPackage(f"{document.place(where)} has a key that is not text; put it in quotes.")
+            _check_json(inner, (*where, key), document)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_json(inner, (*where, index), document)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidPackage(f"{document.place(where)} must be a finite number.")
+    elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise InvalidPackage(f"{document.place(where)} is too large a number.")
+    elif not isinstance(value, str | bool | int | float | None):
+        raise InvalidPackage(f"{document.place(where)} must be text, a number, true, false, a list or a mapping.")
+
+
+def _sentence(error: ValidationError, document: Document) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    # A field with several types names each try after its own name: the field is what the reader knows.
+    where = tuple(part for part in first["loc"] if not isinstance(part, str) or part not in ("list[str]", "str"))
+    place = document.place(where)
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(Manifest.model_fields if len(where) == 1 else Batching.model_fields)
+        return f"{place} is not a known field; there are: {known}."
+    hint = " (put it in quotes)" if first["type"] == "string_type" else ""
+    message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{place} cannot be used: {message}{hint}."

@@ -1,0 +1,200 @@
+"""One model under test. Runs in the validator's process only: it loads `onnx` and the engine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from core.engines.base import Engine, EngineOptions
+from core.engines.registry import engine_class
+from core.errors import InvalidPackage, RunFailed
+from core.signature import Signature
+from core.store.manifest import Manifest, manifest_from_json
+from core.tasks.base import Payload, Task
+from core.tasks.registry import task_class
+from core.validation import onnx_file
+from core.validation.external_data import check_external_data, check_tree
+from core.validation.memory import is_out_of_memory, peak_memory_bytes
+from core.validation.samples import Arrays, Sizes, candidates, make_inputs, make_picture
+
+_LATENCY_RUNS: Final = 5
+_LATENCY_BUDGET_S: Final = 10.0
+_ENGINES: Final = {"onnx": "onnx"}
+
+
+class Trial:
+    """One model under test: each check is a method that returns what it found or raises what is wrong."""
+
+    def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
+        self.root = root
+        self.signature: Signature | None = None
+        self.latency_ms: float | None = None
+        self._raw_manifest = manifest
+        self._manifest = Manifest()
+        self._path = root
+        self._model: Any = None
+        self._engine: Engine | None = None
+        self._task: Task | None = None
+        self._sizes = Sizes(1)
+        self._outputs: dict[int, Arrays] = {}
+
+    def manifest(self) -> str:
+        """The manifest is one, and the package holds the model and nothing but plain files."""
+        self._manifest = manifest_from_json(self._raw_manifest)
+        self._path = self.root / (self._manifest.model or "model.onnx")
+        check_tree(self.root)
+        if not self._path.is_file():
+            raise InvalidPackage("The package does not hold the model that the manifest names.")
+        return f"The manifest is complete; the task is {self._manifest.task}."
+
+    def parse(self) -> str:
+        """The whole file is ONNX."""
+        self._model = onnx_file.parse(self._path)
+        model = self._model
+        opset = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
+        return f"ONNX of IR version {model.ir_version}, opset {opset}, {len(model.graph.node)} nodes."
+
+    def external_data(self) -> str:
+        """Weights kept in files of their own lie in the package."""
+        count = check_external_data(self._model, self._path.parent)
+        return (
+            f"{count} tensors keep their data in files of the package." if count else "All data is in the model."
+        )
+
+    def operators(self) -> str:
+        """The engine can know every operator."""
+        unknown = onnx_file.unsupported_operators(self._model)
+        self._model = None  # parsed twice is enough: the engine reads the file itself
+        if unknown:
+            raise InvalidPackage(
+                f"The model uses operators that the engine does not have: {', '.join(unknown[:20])}; export it "
+                "with standard ONNX operators. Custom operator libraries are not loaded."
+            )
+        return "Every operator belongs to the engine."
+
+    def structure(self) -> str:
+        """The graph keeps ONNX's rules."""
+        onnx_file.check_structure(self._path)
+        return "The graph is well-formed."
+
+    def load(self) -> str:
+        """The engine takes the model."""
+        engine = engine_class(_ENGINES[self._manifest.format or "onnx"])()
+        started = time.perf_counter()
+        self.signature = engine.load(self._path, EngineOptions(threads=1))
+        self._engine = engine
+        return f"Loaded by the engine {engine.name} in {(time.perf_counter() - started) * 1000:.0f} ms."
+
+    def check_signature(self) -> str:
+        """There is something to put in and something to get out."""
+        signature = _known(self.signature)
+        if not signature.inputs or not signature.outputs:
+            raise InvalidPackage("The model has no inputs or no outputs; export it with both.")
+        why_not = signature.why_not_batchable()
+        batches = f"Requests cannot be batched: {why_not}." if why_not else "Requests can be batched."
+        return f"Inputs {_listed(signature.inputs)}; outputs {_listed(signature.outputs)}. {batches}"
+
+    def bind_task(self) -> str:
+        """The manifest's task fits the signature."""
+        kind = task_class(self._manifest.task)
+        config = self._manifest.task_config()
+        kind.check(config)
+        self._task = kind(config, _known(self.signature), self.root)
+        return f"The task {self._manifest.task} fits the model's inputs and outputs."
+
+    def dry_run(self) -> str:
+        """The model runs on made-up inputs, with a batch of 1 and, where that may vary, of 2."""
+        signature = _known(self.signature)
+        self._outputs[1] = self._first_run(signature)
+        others = self._sizes.describe(signature)
+        if not any(spec.shape[:1] == (-1,) for spec in signature.inputs):
+            return f"Ran on generated inputs of the model's fixed batch{others}."
+        if self._manifest.batching.max_batch == 1:
+            return f"Ran on generated inputs with a batch of 1, as batching.max_batch asks{others}."
+        self._outputs[2] = self._second_run(signature)
+        return f"Ran on generated inputs with batches of 1 and 2{others}."
+
+    def example(self) -> str:
+        """A picture goes all the way through the task: to tensors, through the model, to an answer."""
+        task, engine = _known(self._task), _known(self._engine)
+        if task.modality != "image":
+            return f"Not needed for {task.modality} tasks."
+        count = max(1, _known(self.signature).inputs[0].shape[0])  # a fixed batch takes no fewer
+        prepared = task.preprocess([Payload(make_picture(), "image/png", "image")] * count, {})
+        answers = task.postprocess(engine.run(prepared.inputs), prepared.contexts, {})
+        if len(answers) != count:
+            raise InvalidPackage(f"{count} pictures gave {len(answers)} answers; check the model's batch axis.")
+        return f"A generated picture was answered with {', '.join(sorted(answers[0]))}."
+
+    def finite(self) -> str:
+        """No NaN and no infinity comes out."""
+        for outputs in self._outputs.values():
+            for name, value in outputs.items():
+                if value.dtype.kind == "f" and not np.isfinite(value).all():
+                    raise InvalidPackage(
+                        f"The output {name} holds NaN or infinity for plain inputs; look for divisions by zero, "
+                        "logarithms, or weights that overflow (float16), and export again."
+                    )
+        return "All outputs are finite."
+
+    def latency(self) -> str:
+        """How long one item takes, on one thread."""
+        engine, inputs = _known(self._engine), make_inputs(_known(self.signature), self._sizes, 1)
+        times: list[float] = []
+        while len(times) < _LATENCY_RUNS and sum(times) < _LATENCY_BUDGET_S:
+            started = time.perf_counter()
+            engine.run(inputs)
+            times.append(time.perf_counter() - started)
+        self.latency_ms = round(statistics.median(times) * 1000, 3)
+        return f"{self.latency_ms:g} ms for one item on one thread, the median of {len(times)} runs."
+
+    def memory(self) -> str:
+        """How much memory the whole trial took."""
+        return f"{peak_memory_bytes() / (1 << 20):.0f} MiB at the peak, libraries included."
+
+    def _first_run(self, signature: Signature) -> Arrays:
+        failure: RunFailed | None = None
+        for sizes in candidates(signature, self._manifest.preprocess):
+            try:
+                outputs: Arrays = _known(self._engine).run(make_inputs(signature, sizes, 1))
+            except RunFailed as error:
+                if is_out_of_memory(error):
+                    raise
+                failure = failure or error
+                continue
+            self._sizes = sizes
+            return outputs
+        raise InvalidPackage(
+            f"The model does not run on generated inputs: {failure.message if failure else ''} Check its axes, or "
+            "export it with fixed sizes."
+        ) from failure
+
+    def _second_run(self, signature: Signature) -> Arrays:
+        mend = "export it with a batch axis that really varies, or set `batching: {max_batch: 1}` in model.yaml"
+        try:
+            outputs: Arrays = _known(self._engine).run(make_inputs(signature, self._sizes, 2))
+        except RunFailed as error:
+            if is_out_of_memory(error):
+                raise
+            raise InvalidPackage(
+                f"The model runs on one item but not on two: {error.message} Please {mend}."
+            ) from error
+        if signature.why_not_batchable() is None:
+            for name, value in outputs.items():
+                if len(value) != 2:
+                    raise InvalidPackage(f"The output {name} has {len(value)} rows for a batch of 2; {mend}.")
+        return outputs
+
+
+def _known(value: Any) -> Any:
+    assert value is not None, "the table of checks names what each one needs"
+    return value
+
+
+def _listed(specs: Any) -> str:
+    return ", ".join(f"{spec.name[:80]} {spec.dtype} {list(spec.shape)}" for spec in specs[:8])

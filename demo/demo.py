@@ -1,0 +1,125 @@
+"""`make demo`: a server with a real classifier, an administrator and a token, and how to call it.
+
+Run again, it reuses what is there. The demo's password and token are kept beside its data, for this demo only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "demo" / "models" / "efficientnet-lite0"
+MODEL = "classifier"
+PATIENCE_S = 60
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    options = parser.parse_args()
+    data_dir = options.data_dir.resolve()
+    credentials = prepare(data_dir)
+    server = subprocess.Popen(run_py(data_dir, "--port", str(options.port)), cwd=ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        wait_ready(server, options.port)
+        tell(options.port, credentials)
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        return server.wait()
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait()
+
+
+def prepare(data_dir: Path) -> dict[str, str]:
+    """Migrate, make the administrator and the token, add and deploy the model; whatever is there is kept."""
+    kept = data_dir / "demo.json"
+    if kept.is_file():
+        found: dict[str, str] = json.loads(kept.read_text())
+        if command(data_dir, "model", "list").find(MODEL) >= 0:
+            return found
+    password = secrets.token_urlsafe(12)
+    asyncio.run(make_admin(data_dir, password))
+    package = data_dir / "demo-classifier.zip"
+    with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(PACKAGE.iterdir()):
+            archive.write(file, file.name)
+    print(f"Adding the model {MODEL!r}: it is checked in a sandbox, then deployed.", flush=True)
+    subprocess.run(run_py(data_dir, "model", "add", MODEL, str(package), "--deploy"), cwd=ROOT, check=True)
+    package.unlink()
+    token = command(data_dir, "token", "create", "--name", "demo").split()[-1]
+    credentials = {"user": "admin", "password": password, "token": token}
+    kept.touch(mode=0o600)
+    kept.write_text(json.dumps(credentials))
+    return credentials
+
+
+async def make_admin(data_dir: Path, password: str) -> None:
+    from app.cli.serve import prepare as prepare_database
+    from core.settings import load_settings
+
+    settings = load_settings(flags={"data_dir": data_dir, "admin_password": password})
+    await prepare_database(settings)
+
+
+def run_py(data_dir: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), "--data-dir", str(data_dir), *arguments]
+
+
+def command(data_dir: Path, *arguments: str) -> str:
+    done = subprocess.run(run_py(data_dir, *arguments), cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def wait_ready(server: subprocess.Popen[Any], port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise SystemExit(f"The server ended at once (code {server.returncode}); is port {port} taken?")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise SystemExit("The server did not become ready within a minute; its log above says why.")
+
+
+def tell(port: int, credentials: dict[str, str]) -> None:
+    base = f"http://127.0.0.1:{port}"
+    photos = ROOT / "demo" / "images"
+    print(
+        f"""
+Pulvinar serves on {base}
+
+  Admin API    user {credentials["user"]}   password {credentials["password"]}
+               pages {base}/docs/internal and {base}/docs/external
+  Token        {credentials["token"]}
+
+  Try it:
+    curl -s -H 'X-Access-Token: {credentials["token"]}' \\
+         -F image=@{photos / "chelsea.jpg"} {base}/api/v1/inference/{MODEL}
+
+  The other photos: {", ".join(sorted(p.name for p in photos.glob("*.jpg")))}. Ctrl-C stops the server.
+""",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The command line of Pulvinar. `python run.py` serves; `python run.py --help` lists the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import model, token, user
+from app.cli.bench import bench
+from app.cli.context import Flags
+from app.cli.migrate import migrate
+from app.cli.reload import reload
+from app.cli.serve import serve
+
+cli = typer.Typer(
+    name="pulvinar",
+    help="Serve a company's models. Without a command, it serves on 127.0.0.1:8000.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+COMMANDS: dict[str, Callable[..., None]] = {"serve": serve, "migrate": migrate, "reload": reload, "bench": bench}
+GROUPS: dict[str, typer.Typer] = {"user": user.app, "token": token.app, "model": model.app}
+
+for _name, _command in COMMANDS.items():
+    cli.command(_name)(_command)
+for _name, _group in GROUPS.items():
+    cli.add_typer(_group, name=_name)
+
+
+@cli.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="Settings in YAML; `config.yaml` where it exists.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Database, artifacts and keys.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    prod: Annotated[bool, typer.Option("--prod", help="Production mode.")] = False,
+    workers: Annotated[int | None, typer.Option(help="HTTP worker processes.")] = None,
+) -> None:
+    """Read the flags that all commands share."""
+    server = {"host": host, "port": port, "prod": prod or None, "workers": workers}
+    values: dict[str, Any] = {"server": {name: value for name, value in server.items() if value is not None}}
+    if data_dir is not None:
+        values["data_dir"] = data_dir
+    context.obj = Flags(config, values)
+    if context.invoked_subcommand is None:
+        serve(context)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Deployments: desired and observed."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Answer, Body, Moment
+
+State = Literal["pending", "loading", "warming", "serving", "draining", "idle", "stopped", "failed"]
+
+
+class TrafficPart(Body):
+    """One version's part of the traffic."""
+
+    version: int = Field(ge=1)
+    weight: float = Field(1.0, gt=0, le=1_000_000, allow_inf_nan=False)
+    mode: Literal["live", "shadow"] = "live"
+
+
+class Watch(Body):
+    """After a rollout, what makes a version that did not answer before go back by itself."""
+
+    window_s: float = Field(60, ge=1, le=86_400, description="How long it is watched.")
+    max_error_rate: float = Field(0.05, ge=0, lt=1, description="Part of its requests that may fail.")
+    max_latency_ratio: float = Field(
+        2.0, gt=1, le=1000, description="Its mean latency over that of the versions that answered before."
+    )
+    min_requests: int = Field(20, ge=1, le=1_000_000, description="Requests it must answer to be judged.")
+
+
+class DeploymentPut(Body):
+    """What should be served. Give `version`, or `traffic` for several; the rest has defaults."""
+
+    version: int | None = Field(None, ge=1, examples=[1])
+    traffic: list[TrafficPart] | None = Field(None, min_length=1, max_length=16)
+    engine: str = Field("auto", max_length=32, description="An engine's name, or `auto`.")
+    device: str = Field("cpu", max_length=32, pattern=r"^[a-z]+(:\d+)?$", description="`cpu`, `cuda:0` …")
+    instances: int = Field(1, ge=1, le=64, description="Slots that run batches side by side.")
+    max_batch: int | None = Field(None, ge=1, le=4096, description="Items in one batch at most.")
+    max_delay_ms: float | None = Field(None, ge=0, le=10_000, description="Wait this long for a fuller batch.")
+    queue_size: int | None = Field(None, ge=1, le=1_000_000, description="Items that may wait.")
+    timeout_ms: int | None = Field(None, ge=1, le=3_600_000, description="Deadline of a request.")
+    isolation: Literal["thread", "process"] = "thread"
+    idle_unload_s: float | None = Field(None, gt=0)
+    pinned: bool = False
+    watch: Watch | None = Field(None, description="Roll back by itself; null never does.")
+
+    @model_validator(mode="after")
+    def _one_of_version_and_traffic(self) -> Self:
+        if (self.version is None) == (self.traffic is None):
+            raise ValueError("give either `version` or `traffic`")
+        if self.traffic is not None:
+            versions = [part.version for part in self.traffic]
+            if len(set(versions)) != len(versions):
+                raise ValueError("a version may appear once in `traffic`")
+            if not any(part.mode == "live" for part in self.traffic):
+                raise ValueError("at least one version in `traffic` must be live")
+        return self
+
+
+class DeploymentAccepted(Answer):
+    """The change is written down; the state says how far it is."""
+
+    generation: int
+    state: State
+
+
+class Desired(Answer):
+    """What was asked for."""
+
+    generation: int
+    running: bool
+    traffic: list[TrafficPart]
+    engine: str
+    device: str
+    instances: int
+    max_batch: int
+    max_delay_ms: float
+    queue_size: int
+    timeout_ms: int
+    isolation: str
+    idle_unload_s: float | None = None
+    pinned: bool = False
+    watch: Watch | None = None
+    rolled_back: str | None = Field(None, description="Why the platform itself went back to this.")
+    updated_by: str
+    updated_at: Moment
+
+
+class QueueAnswer(Answer):
+    """Items waiting, and how many may."""
+
+    depth: int
+    capacity: int
+
+
+class ShadowAnswer(Answer):
+    """How a shadow's answers compare with those that callers got. Latencies are means, in milliseconds."""
+
+    compared: int
+    agreed: int
+    agreement: float | None = Field(description="The part of those compared that agreed.")
+    dropped: int = Field(description="Copies that were not made, or not run, for want of room.")
+    errors: int
+    live_ms: float | None
+    shadow_ms: float | None
+    max_abs_difference: float = Field(description="The largest difference of any two tensors' values.")
+
+
+VersionState = Literal["serving", "shadow", "loading", "warming", "standby", "draining"]
+
+
+class ObservedVersion(Answer):
+    """A version in memory, or on its way there. Counts are since it was loaded, of failures its own alone."""
+
+    version: int
+    state: VersionState
+    weight: float | None = None
+    requests: int | None = None
+    errors: int | None = None
+    mean_ms: float | None = Field(None, description="Latency of the requests that succeeded.")
+    restarts: int | None = Field(None, description="How often its process died and was started again.")
+    shadow: ShadowAnswer | None = None
+
+
+class Observed(Answer):
+    """What is. `generation` is the desired one that this state answers to."""
+
+    generation: int
+    state: State
+    reason: str
+    versions: list[ObservedVersion]
+    queue: QueueAnswer
+    batch_sizes: dict[str, int] = Field(description="How many batches of each size, in items, were run.")
+    why_not_batching: str | None = None
+    updated_at: Moment | None = None
+
+
+class DeploymentAnswer(Answer):
+    """Desired and observed, side by side."""
+
+    desired: Desired
+    observed: Observed

@@ -1,0 +1,82 @@
+"""Models and versions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Answer, Body, Moment
+
+VersionStatus = Literal["uploaded", "validating", "valid", "invalid", "archived"]
+
+
+class ModelPatch(Body):
+    """What is left out stays as it is."""
+
+    description: str | None = Field(None, max_length=4000)
+
+
+class ModelAnswer(Answer):
+    """A model, with its newest version's number and its state in service."""
+
+    name: str
+    task: str
+    description: str
+    created_by: str
+    created_at: Moment
+    updated_at: Moment
+    latest_version: int | None = None
+    state: str | None = None
+
+
+class TensorAnswer(Answer):
+    """One tensor; `-1` in `shape` is a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class SignatureAnswer(Answer):
+    """Inputs and outputs, in the model's order."""
+
+    inputs: list[TensorAnswer]
+    outputs: list[TensorAnswer]
+
+
+class CheckAnswer(Answer):
+    """One line of a validation report."""
+
+    check: str
+    ok: bool
+    detail: str
+    ms: float
+
+
+class VersionAnswer(Answer):
+    """One version; `signature` and `report` fill up as it is validated."""
+
+    version: int
+    format: str
+    size_bytes: int
+    sha256: str
+    status: VersionStatus
+    signature: SignatureAnswer | None = None
+    report: list[CheckAnswer] = Field(default_factory=list)
+    manifest: dict[str, Any] = Field(default_factory=dict)
+    created_by: str
+    created_at: Moment
+
+
+class UploadAnswer(Answer):
+    """A model and the version that an upload made."""
+
+    model: ModelAnswer
+    version: VersionAnswer
+
+
+class ModelDetailAnswer(ModelAnswer):
+    """A model with all its versions, newest first."""
+
+    versions: list[VersionAnswer]

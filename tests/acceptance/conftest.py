@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance import onnx_models
+from tests.acceptance.answers import is_cat
+from tests.acceptance.pictures import CAT_JPEG
+from tests.conftest import Demo, StartServer
+from tests.servers import RunningServer, wait_until
+
+
+@pytest.fixture(scope="session")
+def tensors(demo: Demo) -> Demo:
+    """The same server, with the models `scale` (times 2) and `ratio` (x / x) in service, and `idle` in none."""
+    for name, model in (("scale", onnx_models.scale()), ("ratio", onnx_models.ratio())):
+        demo.server.upload(name, model)
+        demo.server.deploy(name)
+    demo.server.upload("idle", onnx_models.scale(3))
+    return demo
+
+
+@pytest.fixture
+def unharmed(demo: Demo) -> Iterator[Demo]:
+    """The demo server, which must answer right after the test, and have nothing of an upload lying about."""
+    models = {model["name"] for model in demo.server.ok("GET", "/models?limit=500")["items"]}
+    artifacts = demo.server.artifacts()
+    yield demo
+    assert is_cat(demo.server.infer("classifier", demo.token, content=CAT_JPEG))
+    wait_until("An empty folder of incoming uploads", lambda: not demo.server.incoming(), 5)
+    assert {model["name"] for model in demo.server.ok("GET", "/models?limit=500")["items"]} == models
+    assert demo.server.artifacts() == artifacts
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A server with a model, `slow`, that takes about as many seconds as it is asked to."""
+
+    server: RunningServer
+    token: str
+    rounds_per_s: float
+    threads: ThreadPoolExecutor
+
+    def call(self, seconds: float, token: str | None = None) -> httpx.Response:
+        """Keep the model busy for so long."""
+        rounds = max(1, round(seconds * self.rounds_per_s))
+        return self.server.infer("slow", token or self.token, json={"inputs": {"n": [[rounds]]}})
+
+    def begin(self, seconds: float, token: str | None = None) -> Future[httpx.Response]:
+        """The same, in a thread."""
+        return self.threads.submit(self.call, seconds, token)
+
+    def begin_two(self, seconds: float, token: str | None = None) -> list[Future[httpx.Response]]:
+        """One request that runs and one that waits for it, both certainly under way. Needs `max_batch` 1."""
+        first = self.begin(seconds, token)
+        wait_until("A request that runs", self._runs, 10, 0.005)
+        calls = [first, self.begin(0.01, token)]
+        wait_until("A request that waits", lambda: self.server.observed("slow")["queue"]["depth"] == 1, 10, 0.005)
+        return calls
+
+    def _runs(self) -> bool:
+        return (
+            re.search(r'pulvinar_slots_busy{model="slow",.*} 1\n', self.server.client.get("/metrics").text)
+            is not None
+        )
+
+    def deploy(self, **options: Any) -> None:
+        """Serve it with these options, one request at a time."""
+        self.server.deploy("slow", max_batch=1, **options)
+
+
+@pytest.fixture(scope="session")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
+    with RunningServer(tmp_path_factory.mktemp("slow")) as server, _slow_on(server) as slow:
+        yield slow
+
+
+@pytest.fixture
+def slow(slow_server: Slow) -> Slow:
+    """A server with the slow model in service, one request at a time, and nothing under way."""
+    slow_server.deploy()
+    return slow_server
+
+
+@pytest.fixture
+def own_slow(start_server: StartServer) -> Iterator[Slow]:
+    """The same on a server of the test's own, which may be stopped."""
+    with _slow_on(start_server()) as slow:
+        yield slow
+
+
+@contextmanager
+def _slow_on(server: RunningServer) -> Iterator[Slow]:
+    server.upload("slow", onnx_models.counting())
+    server.deploy("slow", max_batch=1)
+    token = server.token()
+    with ThreadPoolExecutor(16) as threads:
+        yield Slow(server, token, _rounds_per_s(server, token), threads)
+
+
+def _rounds_per_s(server: RunningServer, token: str) -> float:
+    rounds = 400
+    for _ in range(2):
+        before = time.perf_counter()
+        answer = server.infer("slow", token, json={"inputs": {"n": [[rounds]]}})
+        assert answer.status_code == 200, answer.text
+    return rounds / (time.perf_counter() - before)

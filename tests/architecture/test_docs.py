@@ -1,0 +1,79 @@
+"""What can be set, called, measured or run is described: a thing without a word in the docs is not finished."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+import run
+from app.main import external_api, internal_api
+from core.metrics import METRICS
+from core.settings import Settings, setting_names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def _docs() -> str:
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+
+
+@cache
+def _plain_docs() -> str:
+    """The docs, with the names in braces of paths left out: `{name}` and `{model}` are the same place."""
+    return re.sub(r"\{[^{}\s]*\}", "{}", _docs())
+
+
+@pytest.mark.parametrize("name", setting_names())
+def test_every_setting_is_described(name: str) -> None:
+    assert re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.]*\w)", _docs()), f"the setting {name}"
+
+
+def _routes() -> Iterator[tuple[str, str]]:
+    for app, prefix in ((internal_api(Settings()), "/api/v1/internal"), (external_api(), "")):
+        for path, operations in app.openapi()["paths"].items():
+            for method in operations:
+                yield method.upper(), prefix + path
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(set(_routes())))
+def test_every_route_is_described(method: str, path: str) -> None:
+    """With its method in front (`GET/POST users` counts for both), with or without the API's prefix."""
+    plain = re.sub(r"\{[^{}]*\}", "{}", path)
+    short = plain.removeprefix("/api/v1/internal/").removeprefix("/")
+    place = rf"(?:/api/v1/internal)?/?{re.escape(short)}(?![\w/{{-])"
+    pattern = rf"\b(?:[A-Z]+[/, ]+)*{method}(?:[/, ]+[A-Z]+)*`?[ |]+`?{place}"
+    assert re.search(pattern, _plain_docs()), f"{method} {path}"
+
+
+@pytest.mark.parametrize("name", sorted(metric.name for metric in METRICS))
+def test_every_metric_is_described(name: str) -> None:
+    assert name in _docs()
+
+
+def _commands(command: typer.core.TyperGroup, before: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, inner in command.commands.items():
+        if hasattr(inner, "commands"):
+            yield from _commands(inner, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+@pytest.mark.parametrize("command", sorted(_commands(typer.main.get_command(run.cli))))
+def test_every_command_is_described(command: str) -> None:
+    assert re.search(rf"(?:run\.py|pulvinar|`)[^\n`]*\b{re.escape(command)}\b", _docs()), command
+
+
+def test_every_link_between_the_docs_leads_somewhere() -> None:
+    broken = []
+    for file in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", link) and not (file.parent / link).exists():
+                broken.append(f"{file.relative_to(ROOT)}: {link}")
+    assert not broken, "\n".join(broken)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.access.patterns import NamePattern
+from core.access.records import TokenRecord
+
+
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=10))
+def test_patterns_match_as_the_shells_do(pattern: str, name: str) -> None:
+    assert NamePattern(pattern).matches(name) is fnmatch.fnmatchcase(name, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a?", "[ab]", "a.", "a+"])
+def test_only_the_star_is_special(pattern: str) -> None:
+    assert NamePattern(pattern).matches(pattern)
+    assert not NamePattern(pattern).matches("ab")
+
+
+def test_a_nasty_pattern_takes_no_time() -> None:
+    started = time.perf_counter()
+    assert not NamePattern("*a" * 500).matches("a" * 499 + "b")
+    assert time.perf_counter() - started < 0.1
+
+
+def test_a_record_allows_what_one_of_its_patterns_fits() -> None:
+    record = TokenRecord(1, "robot", models=("cat-*", "dog"))
+    assert [record.allows_model(name) for name in ("cat-", "cat-1", "dog", "dogs", "cat", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert not TokenRecord(1, "robot", models=()).allows_model("dog")
+
+
+def test_invented_names_do_not_pile_up() -> None:
+    record = TokenRecord(1, "robot", models=("*",))
+    assert all(record.allows_model(f"name-{number}") for number in range(10_000))
+    assert len(record._allowed) <= 256
+    assert not record.allows_model("x" * 64)
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TokenRecord(1, "robot").revoked = True  # type: ignore[misc]
