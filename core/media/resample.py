@@ -1,8 +1,8 @@
 """Boxes cut out of uint8 RGB arrays and brought to a size, by Pillow's antialiased filters, as float32 planes.
 
-What Pillow does pixel by pixel is done here as products of matrices: of a few rows at a time, since a row of the
-result takes part of a few rows of the image only. That takes a third of the time (`docs/decisions/010`), and comes
-out as what models eat: planes of floats, which were not rounded on the way.
+What Pillow does pixel by pixel is done here as products of matrices: of a few samples at a time, since each sample
+of the result takes part of a few samples of the image only. That takes half the time (`docs/decisions/010`) and
+comes out as what models eat. Rounding where Pillow rounds, the levels are Pillow's own.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from core.media.resize import Box, Interpolation, Pixels, Size, inside
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Weights = np.ndarray[Any, np.dtype[np.float64]]
 
-ROWS: Final = 16
-"""Of the result, made at a time: more rows read more of the image in vain, fewer are too many calls."""
+_CHANNELS: Final = 3
+
+SAMPLES: Final = 8
+"""Of the result, made at a time: more read more of the image in vain, fewer are too many calls."""
 
 
 class Block(NamedTuple):
-    """Rows `first` to `last` of the result are `weights` times the rows `start` to `stop` of the source."""
+    """Samples `first` to `last` of the result are `weights` times the samples `start` to `stop` of the source."""
 
     first: int
     last: int
@@ -35,24 +37,29 @@ class Block(NamedTuple):
 
 
 def resample(pixels: Pixels, box: Box, size: Size, interpolation: Interpolation = "bicubic") -> Floats:
-    """The box, in pixels of `pixels` [height, width, 3], resized to `size`: [3, height, width] from 0 to 255.
+    """The box, in pixels of `pixels` [height, width, 3], resized to `size`: [3, height, width], whole 0 to 255.
 
-    Within about one level of what Pillow answers. Not for `nearest`.
+    What Pillow answers, but for a level here and there. Not for `nearest`.
     """
     height, width = size
-    if box[2] - box[0] <= width or box[3] - box[1] <= height:
-        # Little to do, and the cubic filters overshoot: where they are cut off would make a difference.
+    if box[2] - box[0] <= width or box[3] - box[1] <= height:  # little to do: not worth the many calls
         return resize.resample(pixels, box, size, interpolation).transpose(2, 0, 1).astype(np.float32)
+    if (box[3] - box[1]) * width > (box[2] - box[0]) * height:  # Pillow begins with the axis that shrinks more
+        turned = box[1], box[0], box[3], box[2]
+        return resample(pixels.transpose(1, 0, 2), turned, (width, height), interpolation).transpose(0, 2, 1)
     left, top = math.floor(box[0]), math.floor(box[1])
     part = pixels[top : math.ceil(box[3]), left : math.ceil(box[2])]
+    across = _pixel_blocks(part.shape[1], width, box[0] - left, box[2] - left, interpolation)
     down = _blocks(part.shape[0], height, box[1] - top, box[3] - top, interpolation)
-    across = _blocks(part.shape[1], width, box[0] - left, box[2] - left, interpolation)
-    turned = _down(part, down, height)
-    result = np.empty((width, 3 * height), np.float32)
+    rows = part.astype(np.float32, order="C").reshape(part.shape[0], -1)
+    narrow = np.empty((part.shape[0], width * _CHANNELS), np.float32)
     for block in across:
-        np.matmul(block.weights, turned[block.start : block.stop], out=result[block.first : block.last])
-    np.rint(np.clip(result, 0, 255, out=result), out=result)
-    return result.reshape(width, 3, height).transpose(1, 2, 0)
+        np.matmul(rows[:, block.start : block.stop], block.weights, out=narrow[:, block.first : block.last])
+    _whole(narrow)  # as Pillow keeps bytes between its passes
+    result = np.empty((height, width * _CHANNELS), np.float32)
+    for block in down:
+        np.matmul(block.weights, narrow[block.start : block.stop], out=result[block.first : block.last])
+    return _whole(result).reshape(height, width, _CHANNELS).transpose(2, 0, 1)
 
 
 def letterbox(
@@ -65,15 +72,29 @@ def letterbox(
     return canvas
 
 
-def _down(part: Pixels, blocks: tuple[Block, ...], height: int) -> Floats:
-    """Shrink or stretch along the first axis; the answer is turned on its side, [width, 3 * height]."""
-    width = part.shape[1]
-    turned = np.empty((width * 3, height), np.float32)
-    for block in blocks:
-        rows = part[block.start : block.stop].astype(np.float32).reshape(-1, width * 3)
-        turned[:, block.first : block.last] = rows.T @ block.weights.T
-    np.clip(turned, 0, 255, out=turned)  # the cubic filters overshoot at edges; Pillow, too, cuts them off here
-    return turned.reshape(width, 3 * height)
+def _whole(levels: Floats) -> Floats:
+    """Rounded in place, halves upwards; the cubic filters overshoot at edges, and are cut off there."""
+    levels += 0.5
+    np.floor(levels, out=levels)
+    return np.clip(levels, 0, 255, out=levels)
+
+
+@lru_cache(maxsize=64)
+def _pixel_blocks(
+    source: int, target: int, start: float, stop: float, interpolation: Interpolation
+) -> tuple[Block, ...]:
+    """As `_blocks` for rows of pixels whose channels lie side by side, with weights to multiply from the right."""
+    each = np.eye(_CHANNELS, dtype=np.float32)
+    return tuple(
+        Block(
+            block.first * _CHANNELS,
+            block.last * _CHANNELS,
+            block.start * _CHANNELS,
+            block.stop * _CHANNELS,
+            np.ascontiguousarray(np.kron(block.weights.T, each)),
+        )
+        for block in _blocks(source, target, start, stop, interpolation)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -94,11 +115,11 @@ def _blocks(
     weights = kernel((places - centres[:, None] + 0.5) / stretch)
     weights[places >= lasts[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    return tuple(_block(first, firsts, lasts, weights) for first in range(0, target, ROWS))
+    return tuple(_block(first, firsts, lasts, weights) for first in range(0, target, SAMPLES))
 
 
 def _block(first: int, firsts: Any, lasts: Any, weights: Weights) -> Block:
-    last = min(first + ROWS, len(firsts))
+    last = min(first + SAMPLES, len(firsts))
     start, stop = int(firsts[first]), int(lasts[last - 1])
     dense = np.zeros((last - first, stop - start), np.float32)
     for row in range(first, last):

@@ -31,7 +31,7 @@ class ResizeConfig(TaskConfig):
     interpolation: resize.Interpolation = "bicubic"
     # A JPEG is decoded at a reduced scale that keeps this many times the pixels a side needs; 0 never reduces.
     # docs/tasks/image-classification.md counts the close answers that change, and what the exactness costs.
-    oversample: float = Field(2.0, ge=0, le=16)
+    oversample: float = Field(2.25, ge=0, le=16)
 
     @field_validator("size")
     @classmethod

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -101,12 +102,16 @@ def test_a_hang_ends_with_close(tmp_path: Path) -> None:
     assert len(ended) == 1
 
 
-def _crash(path: Path) -> None:
-    loaded(path).run(ONES)
+CRASH = """
+import pathlib, sys, numpy
+from core.engines.base import EngineOptions
+from core.engines.fake import FakeEngine
+engine = FakeEngine()
+engine.load(pathlib.Path(sys.argv[1]), EngineOptions())
+engine.run({"x": numpy.ones((1, 3), numpy.float32)})
+"""
 
 
 def test_a_crash_ends_the_process(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_crash, args=(fake(tmp_path, fail="crash"),))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    command = [sys.executable, "-c", CRASH, str(fake(tmp_path, fail="crash"))]
+    assert subprocess.run(command, timeout=60, check=False).returncode == -signal.SIGKILL
