@@ -47,6 +47,9 @@ class Engine(ABC):
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
     concurrent: ClassVar[bool] = False
+    bounded: bool = False
+    """Whether the time of a run follows from the shapes of its inputs alone, whatever their values; known once
+    loaded. Only then may a run that was measured to be short be made where it must not be long."""
 
     @classmethod
     @abstractmethod

@@ -38,6 +38,18 @@ _DTYPES: Final[dict[str, str]] = {
     "tensor(string)": "BYTES",
 }
 _BF16: Final = NUMPY_DTYPES["BF16"]
+_SMALL_FILE_BYTES: Final = 4 << 20
+_UNBOUNDED: Final = (
+    b"Loop",
+    b"Scan",
+    b"Range",
+    b"ConstantOfShape",
+    b"Expand",
+    b"Tile",
+    b"OneHot",
+    b"Resize",
+    b"Pad",
+)
 _ONNX_BF16: Final = 16  # onnx.TensorProto.BFLOAT16
 
 
@@ -82,6 +94,7 @@ class OnnxEngine(Engine):
         signature = Signature(_specs(session.get_inputs(), "input"), _specs(session.get_outputs(), "output"))
         self._session, self._outputs = session, [spec.name for spec in signature.outputs]
         self._plain = _is_plain(signature)
+        self.bounded = options.device == "cpu" and _is_bounded(artifact, file_bytes)
         self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
         return signature
 
@@ -170,6 +183,18 @@ def _is_plain(signature: Signature) -> bool:
     if not plain and any(spec.dtype == "BYTES" for spec in signature.inputs):
         raise LoadFailed("ONNX Runtime cannot be called with strings and BF16 at once: export without one.")
     return plain
+
+
+def _is_bounded(artifact: Path, file_bytes: int) -> bool:
+    """Whether no node's work depends on values: none repeats, or makes tensors of sizes that others hold.
+
+    The names are looked for as protobuf writes NodeProto.op_type (onnx.proto3, field 4), in small files alone.
+    They may also stand in a file for other reasons; nothing but speed is lost then.
+    """
+    if file_bytes > _SMALL_FILE_BYTES:
+        return False
+    content = artifact.read_bytes()
+    return not any(b"\x22" + bytes([len(name)]) + name in content for name in _UNBOUNDED)
 
 
 def _run_bf16(session: Any, outputs: list[str], feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:

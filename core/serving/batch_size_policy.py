@@ -65,6 +65,11 @@ class BatchCosts:
         explore = self._batches % EXPLORE_EVERY == 0
         self.limit = self._max_batch if explore else best_size(self._costs, self._max_batch)
 
+    @property
+    def seconds_an_item(self) -> Costs:
+        """What batches of each size cost, as far as they have been seen."""
+        return self._costs
+
     def why(self) -> str | None:
         """See `why`."""
         return why(self._costs, self._max_batch)

@@ -2,7 +2,7 @@
 
 The event loop hands a batch over through `start`; the thread joins the inputs, runs the engine, splits the
 outputs and calls back onto the loop. When a batch of several requests fails, each is run again alone, so that
-one bad item spoils no other.
+one bad item spoils no other. A batch known to be done sooner than a thread wakes up is run where it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ import numpy as np
 from core.engines.base import Engine
 from core.errors import PlatformError, RunFailed
 from core.serving.request_queue import QueuedRequest
+
+INLINE_MOST_S = 0.02
+"""An inline batch that held up the event loop for so long is the last one: more than a pause of the machine
+explains, less than a caller notices."""
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 Outputs = dict[str, np.ndarray[Any, Any]]
@@ -56,8 +60,11 @@ class EngineWorker:
         batchable: bool,
         on_done: Callable[[EngineWorker, Batch], None],
         loop: asyncio.AbstractEventLoop,
+        inline_items: int = 0,
     ) -> None:
         self.number = number
+        self.inline_items = inline_items
+        """Batches up to this size are run by `start` itself, on the event loop (`inline_policy`)."""
         self.engine = engine
         self._batchable = batchable
         self._on_done = on_done
@@ -72,7 +79,11 @@ class EngineWorker:
     def start(self, batch: Batch) -> None:
         """Hand over a batch; the slot is busy until `on_done`."""
         self.current = batch
-        self._inbox.put(batch)
+        if batch.items <= self.inline_items:
+            self._run_batch(batch)
+            self._loop.call_soon(self._finish_inline, batch)  # later, so that others get their turn
+        else:
+            self._inbox.put(batch)
 
     def stop(self) -> None:
         """End the thread after what it is doing; does not wait."""
@@ -90,13 +101,21 @@ class EngineWorker:
 
     def _run(self) -> None:
         while (batch := self._inbox.get()) is not None:
-            batch.outcomes = self._outcomes(batch, batch.requests)
-            batch.ended_at = time.monotonic()
+            self._run_batch(batch)
             try:
                 self._loop.call_soon_threadsafe(self._finish, batch)
             except RuntimeError:  # the loop is closed: nobody is waiting any more
                 return
             del batch
+
+    def _run_batch(self, batch: Batch) -> None:
+        batch.outcomes = self._outcomes(batch, batch.requests)
+        batch.ended_at = time.monotonic()
+
+    def _finish_inline(self, batch: Batch) -> None:
+        if batch.ended_at - batch.started_at > INLINE_MOST_S:
+            self.inline_items = 0  # it does not keep what was measured: never again
+        self._finish(batch)
 
     def _finish(self, batch: Batch) -> None:
         self.current = None

@@ -16,6 +16,7 @@ from core.serving.batch_policy import BatchPolicy
 from core.serving.batch_size_policy import BatchCosts
 from core.serving.batcher import Batcher
 from core.serving.engine_worker import Batch, EngineWorker
+from core.serving.inline_policy import inline_items
 from core.serving.request_queue import QueuedRequest, RequestQueue
 from core.serving.warm_up import measure_batches, warm_up_inputs
 from core.signature import Signature
@@ -224,6 +225,7 @@ class LocalRunner:
             batchable=self._signature.why_not_batchable() is None,
             on_done=self._batcher.done,
             loop=asyncio.get_running_loop(),
+            inline_items=inline_items(engine.bounded, self._signature, self._costs.seconds_an_item),
         )
         self._workers.append(worker)
         self._batcher.add_slot(worker)
