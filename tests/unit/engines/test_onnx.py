@@ -136,3 +136,27 @@ def test_sentences_lose_paths_and_keep_nodes(tmp_path: Path) -> None:
     )
     assert _sentence(said, tmp_path / "model.onnx") == "Load node /conv1/Conv in the model file of a file failed."
     assert len(_sentence(RuntimeError("x" * 1000))) <= 301
+
+
+@pytest.mark.parametrize(
+    ("operator", "bounded"), [("Relu", True), ("Expand", False), ("Tile", False), ("ConstantOfShape", False)]
+)
+def test_work_that_depends_on_values_is_not_bounded(tmp_path: Path, operator: str, bounded: bool) -> None:
+    inputs = {"Relu": ["x"], "ConstantOfShape": ["n"]}.get(operator, ["x", "n"])
+    path = save(
+        tmp_path,
+        [helper.make_node(operator, inputs, ["y"])],
+        [value("x", "FP32", (-1, 3)), value("n", "INT64", (2,))],
+        [value("y", "FP32", (-1, -1))],
+    )
+    engine = OnnxEngine()
+    engine.load(path, EngineOptions())
+    assert engine.bounded is bounded
+    engine.close()
+
+
+def test_a_large_file_is_not_searched(tmp_path: Path) -> None:
+    engine = OnnxEngine()
+    engine.load(big(tmp_path, 8), EngineOptions())
+    assert not engine.bounded
+    engine.close()
