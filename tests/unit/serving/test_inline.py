@@ -18,7 +18,7 @@ from core.signature import Signature, TensorSpec
 
 
 class Recorder(Engine):
-    """Doubles; notes the thread of each run and the items of its batch. `pause_s` is slept in each from then on."""
+    """Doubles; notes the thread and the items of each run, in which `pause_s` is slept."""
 
     name = "recorder"
     formats = ()
