@@ -12,6 +12,7 @@ import numpy as np
 
 from core.engines.base import Engine
 from core.errors import NotReady, ShuttingDown
+from core.serving.background import run_in_background
 from core.serving.batch_policy import BatchPolicy
 from core.serving.batch_size_policy import BatchCosts
 from core.serving.batcher import Batcher
@@ -123,6 +124,7 @@ class LocalRunner:
             await self._load()
             on_state("warming")
             await asyncio.to_thread(self._warm)
+            await run_in_background(self._measure, f"{self.options.name}-measure")
         except BaseException:
             await self.close()
             raise
@@ -205,6 +207,10 @@ class LocalRunner:
         if inputs is not None:
             for engine in self._engines:
                 engine.run(inputs)
+
+    def _measure(self) -> None:
+        inputs = warm_up_inputs(self._signature)
+        if inputs is not None:
             measure_batches(self._engines[0], inputs, self._max_batch, self._costs)
 
     def _open_slots(self) -> None:

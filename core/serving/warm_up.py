@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from typing import Any
@@ -10,11 +11,15 @@ import numpy as np
 
 from core.engines.base import Engine
 from core.errors import PlatformError
-from core.serving.batch_size_policy import BatchCosts
+from core.serving.batch_size_policy import TOLERANCE, BatchCosts
 from core.signature import NUMPY_DTYPES, Signature
 
 MAX_ELEMENTS = 50_000_000
+OWN_PART = 0.03
+"""A run in which this thread computes for less than this part of the time waits for something else: a device."""
 SHORT_S = 0.001
+IN_VAIN = 2
+"""After so many doublings that made an item no cheaper, no larger batch is expected to."""
 BUDGET_S = 0.5
 """What finding out how the time of a batch grows with its size may take, beyond the first run."""
 
@@ -33,9 +38,9 @@ def warm_up_inputs(signature: Signature) -> dict[str, np.ndarray[Any, Any]] | No
 def measure_batches(
     engine: Engine, item: dict[str, np.ndarray[Any, Any]], max_batch: int, costs: BatchCosts
 ) -> None:
-    """Run batches of 1, 2, 4 … copies of a warm engine's item, as far as the budget goes. Blocks."""
+    """Run batches of 1, 2, 4 … copies of a warm engine's item, until they gain nothing more. Blocks."""
     until = time.monotonic() + BUDGET_S
-    size, seconds = 1, 0.0
+    size, seconds, best, in_vain = 1, 0.0, math.inf, 0
     with suppress(PlatformError):  # a batch that cannot be run will say so to its callers
         while size <= max_batch and time.monotonic() + 4 * seconds < until:
             batch = {name: np.repeat(array, size, axis=0) for name, array in item.items()}
@@ -45,10 +50,16 @@ def measure_batches(
             repeats = 1 if seconds > SHORT_S else 8  # what is short is easily disturbed
             seconds = min(seconds, *(_run(engine, batch) for _ in range(repeats)))
             costs.observe(size, seconds)
+            in_vain = in_vain + 1 if seconds / size > best * (1 - TOLERANCE) else 0
+            if in_vain == IN_VAIN:
+                return
+            best = min(best, seconds / size)
             size *= 2
 
 
 def _run(engine: Engine, batch: dict[str, np.ndarray[Any, Any]]) -> float:
-    began = time.monotonic()
+    """The seconds of one run: this thread's own where it computes, so that the turns of others do not count."""
+    began, own_began = time.monotonic(), time.thread_time()
     engine.run(batch)
-    return time.monotonic() - began
+    seconds, own_s = time.monotonic() - began, time.thread_time() - own_began
+    return own_s if own_s > OWN_PART * seconds else seconds
