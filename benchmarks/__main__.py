@@ -24,6 +24,7 @@ BENCHMARKS = (
     "many_models_and_tokens",
     "workers",
     "slots",
+    "hot_path",
 )
 SHORT = ("--seconds", "2", "--rounds", "1", "--no-save")
 

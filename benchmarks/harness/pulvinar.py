@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,15 @@ class Installation:
         return self.token
 
     def start(
-        self, cores: Iterable[int] | None, arguments: Iterable[str] = (), ready_timeout_s: float = 60
+        self,
+        cores: Iterable[int] | None,
+        arguments: Iterable[str] = (),
+        ready_timeout_s: float = 60,
+        program: Sequence[str] = (sys.executable, "run.py"),
     ) -> Server:
         """Serve in production mode and wait until it is ready."""
         port = free_port()
-        command = [sys.executable, "run.py", "--prod", "--port", str(port)]
+        command = [*program, "--prod", "--port", str(port)]
         server = Server(self.name, [*command, *arguments], port, self.env, cores)
         try:
             server.wait_ready("/health/ready", ready_timeout_s)
