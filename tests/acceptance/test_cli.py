@@ -70,7 +70,7 @@ def test_a_model_is_added_and_deployed_without_a_server_and_served_by_the_next(
     secret = server.cli(
         "token", "create", "--name", "script", "--models", "scale", "--rate", "100/second"
     ).stdout.strip()
-    assert "scale\ttensor\tv1" in server.cli("model", "list").stdout
+    assert server.cli("model", "list").stdout == "scale\ttensor\tv1\tpending\n"
     listed = server.cli("token", "list").stdout
     assert "script" in listed
     assert secret not in listed
@@ -80,6 +80,7 @@ def test_a_model_is_added_and_deployed_without_a_server_and_served_by_the_next(
         assert answer.headers["x-ratelimit-limit"] == "100"
         actors = {entry["actor"] for entry in server.ok("GET", "/audit")["items"]}
         assert "command line" in actors
+        assert server.cli("model", "list").stdout == "scale\ttensor\tv1\tserving\n"
 
 
 def test_a_model_is_added_and_deployed_beside_a_running_server(demo: Demo, model_file: Path) -> None:
