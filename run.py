@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,24 @@ def root(
 
 def main() -> None:
     """The entry point of the installed command."""
-    cli()
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except typer.Abort:
+        typer.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(_wrong_use(error))
+
+
+def _wrong_use(error: Exception) -> int:
+    """Say in one line what was wrong with the command line; the code to end with. Raises what is no such error."""
+    format_message = getattr(error, "format_message", None)  # the library's errors have no public class in common
+    if format_message is None:
+        raise error
+    message: str = format_message().replace("Value error, ", "").removesuffix(".")
+    if message:  # empty where it has printed the help
+        typer.echo(f"Error: {message}.", err=True)
+    return int(getattr(error, "exit_code", 2))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,12 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
 
 async def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:
     while True:
-        publisher.tell_status(reconciler.not_ready(), reconciler.states(), reconciler.caught_up.is_set())
+        publisher.tell_status(
+            caught_up=reconciler.caught_up.is_set(),
+            not_ready=reconciler.not_ready(),
+            states=reconciler.states(),
+            expected=reconciler.expected(),
+        )
         await asyncio.sleep(STATUS_EVERY_S)
 
 

@@ -88,6 +88,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RateLimitExceeded, _rate_limited)
+    app.add_exception_handler(Exception, crashed)
 
 
 def respond(request: Request, error: PlatformError) -> Response:
@@ -130,6 +131,12 @@ async def http_error(request: Request, error: Exception) -> Response:
     }.get(error.status_code, str(error.detail))
     body = error_body(request.scope["path"], error.status_code, code, message, request_id_of(request.scope))
     return Response(body, error.status_code, error.headers, media_type="application/json")
+
+
+async def crashed(request: Request, error: Exception) -> Response:
+    """What nobody expected. The middleware around all apps gets it as well, and logs it."""
+    body = error_body(request.scope["path"], 500, "internal", INTERNAL_MESSAGE, request_id_of(request.scope))
+    return Response(body, 500, media_type="application/json")
 
 
 async def _rate_limited(request: Request, error: Exception) -> Response:

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.access_log import AccessLog
 from app.docs import docs_page, documented
-from app.errors import add_error_handlers, http_error
+from app.errors import add_error_handlers, crashed, http_error
 from app.external import health, models, oip
 from app.external.express import Express
 from app.external.inference import PREFIX, InferenceEndpoint
@@ -31,7 +31,7 @@ from app.internal import models as internal_models
 from app.internal.auth import auth_router
 from app.lifespan import Place, lifespan
 from app.middleware import ASGIApp, BodyCap, RequestContext
-from app.state import LifespanState
+from app.state import LifespanState, Platform
 from core.settings import Settings
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
@@ -48,6 +48,7 @@ def create_app(
     @asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[LifespanState]:
         async with lifespan(settings, place, read_settings) as state:
+            internal.state.platform = state["platform"]
             yield state
 
     inference = InferenceEndpoint()
@@ -68,7 +69,7 @@ def create_app(
             Route("/docs", docs_page("Inference API", "/docs/external/openapi.json")),
         ]
     routes.append(Mount("/", BodyCap(external, max_bytes=MAX_JSON_BYTES)))
-    root = Root(routes=routes, lifespan=run, exception_handlers={HTTPException: http_error})
+    root = Root(routes=routes, lifespan=run, exception_handlers={HTTPException: http_error, Exception: crashed})
     root.shortcuts = ((PREFIX, inference),)
     access_log = AccessLog(settings)
     app = RequestContext(root, access_log)
@@ -105,8 +106,14 @@ def internal_api(settings: Settings) -> FastAPI:
     )
     limiter = Limiter(key_func=_address)
     app.state.limiter = limiter
+    app.state.platform = None
+
+    def login_rate() -> str:
+        platform: Platform | None = app.state.platform
+        return (platform.settings if platform is not None else settings).access.login_rate
+
     for router in (
-        auth_router(limiter, settings.access.login_rate),
+        auth_router(limiter, login_rate),
         users.router,
         internal_models.router,
         deployments.router,

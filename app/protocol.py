@@ -4,6 +4,7 @@
 - A body that came with its head is there at once, without an event and a timeout to wait for it.
 - One keep-alive timer a connection looks now and then, in the place of one set and cancelled for every request.
 - A lost connection tells whoever is at work for it, so that no second task has to wait for the client's end.
+- A connection more than the process may hold is refused.
 - At a stop, a silent connection has a moment yet: a request may be on its way, and would be lost.
 """
 
@@ -18,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.external.express import Express
 from app.middleware import ANSWER_NOW, BODY_NOW, DISCONNECTED, ON_DISCONNECT
+from app.refusal import Refusal
+from app.state import Platform
 
 GOODBYE_S: Final = 0.2
 _OK: Final = STATUS_LINE[200]
@@ -74,6 +77,15 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._express: Express | None = getattr(self.app, "express", None)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there; one too many is refused."""
+        platform: Platform = self.app_state["platform"]
+        max_connections = platform.settings.server.max_connections
+        if len(self.connections) < max_connections:
+            super().connection_made(transport)
+        else:
+            Refusal(transport, max_connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: tell whoever is at work for it."""

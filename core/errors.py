@@ -18,6 +18,7 @@ PlatformError                   500  internal
 │   ├── NotReady                503  not_ready
 │   ├── QueueFull               503  queue_full
 │   ├── StorageFull             503  storage_full
+│   ├── TooManyConnections      503  too_many_connections
 │   └── ShuttingDown            503  shutting_down
 ├── DeadlineExceeded            504  deadline_exceeded
 └── EngineError                 500  engine_error
@@ -141,7 +142,7 @@ class Unavailable(PlatformError):
 
 
 class NotReady(Unavailable):
-    """The model exists but no version of it is serving."""
+    """The model, or this version of it, should serve and does not yet."""
 
     code = "not_ready"
 
@@ -156,6 +157,12 @@ class StorageFull(Unavailable):
     """The disk has no room."""
 
     code = "storage_full"
+
+
+class TooManyConnections(Unavailable):
+    """The process holds as many connections as it may."""
+
+    code = "too_many_connections"
 
 
 class ShuttingDown(Unavailable):

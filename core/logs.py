@@ -31,7 +31,7 @@ def set_up_logs(settings: LogSettings, *, prod: bool) -> None:
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a reload may change all of this
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -10,6 +10,7 @@ import asyncio
 import json
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "demo" / "models" / "efficientnet-lite0"
 MODEL = "classifier"
 PATIENCE_S = 60
+CANNOT_LISTEN = 4
+"""The exit code that run.py has for it too."""
 
 
 def main() -> int:
@@ -30,6 +33,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     options = parser.parse_args()
+    if is_taken(options.port):  # before anything is made; and whoever answers there is not our server
+        print(f"Error: port {options.port} is taken; choose another one with PORT=…", file=sys.stderr)
+        return CANNOT_LISTEN
     data_dir = options.data_dir.resolve()
     credentials = prepare(data_dir)
     server = subprocess.Popen(run_py(data_dir, "--port", str(options.port)), cwd=ROOT)
@@ -45,6 +51,16 @@ def main() -> int:
         if server.poll() is None:
             server.terminate()
             server.wait()
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def prepare(data_dir: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What all commands share: settings from the global flags, a ready database, errors as exit codes.
 
-Exit codes: 0 done, 1 refused (the message says why), 2 wrong use or settings.
+Exit codes: 0 done, 1 refused (the message says why), 2 wrong use or settings, 3 and 4 a server that cannot start,
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.database.session import Database
+    from core.database.tables import Deployment, DeploymentStatus
     from core.store.artifacts import ArtifactStore
     from core.store.uploads import Received
 
@@ -68,6 +69,15 @@ def deploy_command(
     run(work)
 
 
+def _states(desired: Sequence[Deployment], observed: Sequence[DeploymentStatus]) -> dict[int, str]:
+    """The state of each model by its id; of one that no server has looked at yet, `pending`."""
+    states = {row.model_id: (row.generation, row.state) for row in observed}
+    for row in desired:
+        if row.running and states.get(row.model_id, (0, ""))[0] < row.generation:
+            states[row.model_id] = row.generation, "pending"
+    return {model_id: state for model_id, (_, state) in states.items()}
+
+
 @app.command("list")
 def list_models(context: typer.Context) -> None:
     """List models with their state in service."""
@@ -78,7 +88,7 @@ def list_models(context: typer.Context) -> None:
         from core.database.repositories.models import Models
 
         async with ready_database(settings) as database, database.session() as session:
-            states = {row.model_id: row.state for row in await Deployments(session).all_observed()}
+            states = _states(await Deployments(session).desired(), await Deployments(session).all_observed())
             cursor: str | None = None
             while True:
                 models, cursor = await Models(session).page(200, cursor)

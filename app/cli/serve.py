@@ -15,10 +15,14 @@ import typer
 from app.cli.context import Flags, ensure_migrated, run, settings_of
 from app.cli.pid import pid_file
 from app.listener import bind
+from app.open_files import allow_connections
 from core.logs import set_up_logs
 from core.settings import Settings, load_settings
 
 log = structlog.get_logger(__name__)
+
+NOT_STARTED, CANNOT_LISTEN = 3, 4
+"""Exit codes; 3 is uvicorn's own for a start that fails."""
 
 
 def serve(context: typer.Context) -> None:
@@ -36,6 +40,7 @@ def serve(context: typer.Context) -> None:
         set_up_logs(settings.log, prod=settings.server.prod)
         if password is not None:
             _show_password(password)
+        allow_connections(settings.server.max_connections)
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("server.starting", url=url, workers=settings.server.workers)
@@ -51,7 +56,7 @@ def _bound(settings: Settings) -> socket.socket:
     except OSError as error:
         place = f"{settings.server.host}:{settings.server.port}"
         typer.echo(f"Error: cannot listen on {place}: {os.strerror(error.errno or 0)}.", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(CANNOT_LISTEN) from error
 
 
 def _serve_alone(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> None:
@@ -60,7 +65,7 @@ def _serve_alone(settings: Settings, listener: socket.socket, read_settings: Cal
     server = make_server(settings, read_settings)
     server.run([listener])
     if not server.started:
-        raise typer.Exit(1)
+        raise typer.Exit(NOT_STARTED)
 
 
 def _serve_with_workers(

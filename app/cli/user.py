@@ -10,7 +10,7 @@ import typer
 
 from app.cli.context import ready_database, run, settings_of
 
-app = typer.Typer(no_args_is_help=True, help="Users of the internal API and the dashboard.")
+app = typer.Typer(no_args_is_help=True, help="Users: who may sign in to the internal API.")
 
 
 class RoleName(StrEnum):

@@ -9,7 +9,7 @@ from app.external.body import read_body
 from app.external.inference import SMALL_BODY_BYTES, InferenceEndpoint, Receive, Scope, note_result
 from app.external.oip_answer import render_infer
 from app.external.oip_encoding import MIN_BYTES, choose_encoding, compress, decompress, read_encoding
-from app.external.oip_models import live_version
+from app.external.oip_models import version_number
 from app.external.oip_request import OipCall, read_infer
 from app.external.sticky import sticky_key
 from app.state import Platform
@@ -36,7 +36,7 @@ class OipInferEndpoint(InferenceEndpoint):
         if platform.stopping:
             raise ShuttingDown("The server is stopping; try again.", retry_after_s=1)
         sent = {key: value for key, value in scope["headers"] if key in _OURS}
-        version = live_version(platform, name, scope["path_params"].get("version"))
+        version = version_number(scope["path_params"].get("version"))
         limits = platform.settings.inference
         key = sticky_key(platform.catalogue, name, scope["headers"])
         async with platform.catalogue.lease(name, version, key) as target:

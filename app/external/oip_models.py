@@ -11,8 +11,7 @@ from core.control.deploying import find_model
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.versions import Versions
 from core.engines.registry import engines_for
-from core.errors import BadRequest, ModelNotFound, NotReady
-from core.serving.catalogue import no_such_model
+from core.errors import BadRequest
 from core.serving.target import Target
 from core.signature import TensorSpec
 
@@ -34,32 +33,26 @@ class ModelFacts:
     timeout_ms: int
 
 
-def live_version(platform: Platform, name: str, version: str | None) -> int | None:
-    """The number in the path, of a version that answers. Raises BadRequest or ModelNotFound."""
+def version_number(version: str | None) -> int | None:
+    """The number in the path, where there is one. Raises BadRequest."""
     if version is None:
         return None
     if not version.isascii() or not version.isdigit() or len(version) > 9:
         raise BadRequest("The version in the path must be a whole number.")
-    number = int(version)
-    served = platform.catalogue.serving(name)
-    if served and all(one.target.version != number for one in served):
-        raise ModelNotFound(f"Version {number} of model {name!r} is not in service.")
-    return number
+    return int(version)
 
 
 def live_targets(platform: Platform, name: str, version: str | None) -> list[Target]:
     """The live versions of a model, newest first, or the one asked for.
 
-    Raises ModelNotFound, BadRequest, or NotReady where the model should serve but does not yet.
+    Raises ModelNotFound, BadRequest, or NotReady for what should serve but does not yet.
     """
-    number = live_version(platform, name, version)
+    number = version_number(version)
     targets = [served.target for served in platform.catalogue.serving(name)]
-    if not targets:
-        if name in platform.reconciler.not_ready():
-            raise NotReady(f"The model {name!r} is not ready yet.", retry_after_s=1)
-        raise no_such_model(name)
     if number is not None:
         targets = [target for target in targets if target.version == number]
+    if not targets:
+        raise platform.catalogue.why_not(name, number)
     return sorted(targets, key=lambda target: -target.version)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request, Response
 from slowapi import Limiter
 
@@ -12,8 +14,8 @@ from core.errors import Unauthenticated
 from schemas.auth import LoginAnswer, LoginRequest, PasswordRequest, RefreshRequest, SignedInUser
 
 
-def auth_router(limiter: Limiter, login_rate: str) -> APIRouter:
-    """The routes below `auth`; sign-in and refresh are throttled by address."""
+def auth_router(limiter: Limiter, login_rate: Callable[[], str]) -> APIRouter:
+    """The routes below `auth`; sign-in and refresh are throttled by address, at the rate of that moment."""
     router = APIRouter(prefix="/auth", tags=["auth"])
 
     @router.post("/login", summary="Sign in")

@@ -18,6 +18,8 @@ from core.database.session import Database
 from core.errors import Unauthenticated
 
 PREFIX = "pv_"
+REVOKED_KEPT = 10_000
+"""So many of the tokens revoked last are known as such; an older one is not valid, and that is all."""
 _STEP = 1000
 _LENGTH = len(PREFIX) + 43  # 256 bits in base64url
 
@@ -40,6 +42,8 @@ class TokenIndex:
         self._default_rates = default_rates
         self._records: dict[bytes, TokenRecord] = {}
         self._hashes: dict[int, bytes] = {}
+        self._revoked: dict[bytes, None] = {}
+        """The hashes of those revoked last, oldest first."""
         self._revision: int | None = None
         self._used: dict[int, float] = {}
         self._refreshing = asyncio.Lock()
@@ -58,6 +62,8 @@ class TokenIndex:
             tokens = Tokens(session)
             if known is None:
                 count = await self._take(tokens.all_live)
+                for hashed in reversed(await tokens.revoked_last(REVOKED_KEPT)):
+                    self._note_revoked(hashed)
             else:
                 count = await self._take(lambda **step: tokens.changed_since(known, **step))
             self._revision = newest
@@ -67,10 +73,11 @@ class TokenIndex:
         """The token with this secret. Raises Unauthenticated. Takes a few microseconds."""
         if len(secret) != _LENGTH:
             raise Unauthenticated("The access token is not valid.")
-        record = self._records.get(hashlib.sha256(secret).digest())
-        if record is None:
+        hashed = hashlib.sha256(secret).digest()
+        record = self._records.get(hashed)
+        if record is None and hashed not in self._revoked:
             raise Unauthenticated("The access token is not valid.")
-        if record.revoked:
+        if record is None or record.revoked:
             raise Unauthenticated("The access token has been revoked.")
         if record.expires_at is not None and record.expires_at <= time.time():
             raise Unauthenticated("The access token has expired.")
@@ -109,8 +116,18 @@ class TokenIndex:
         before = self._hashes.get(row.id)
         if before is not None and before != row.hash:  # the secret was rotated
             del self._records[before]
+        if row.revoked_at is not None:
+            self._hashes.pop(row.id, None)
+            self._records.pop(row.hash, None)
+            self._note_revoked(row.hash)
+            return
         self._hashes[row.id] = row.hash
         self._records[row.hash] = record_of(row, self._default_rates)
+
+    def _note_revoked(self, hashed: bytes) -> None:
+        self._revoked[hashed] = None
+        if len(self._revoked) > REVOKED_KEPT:
+            del self._revoked[next(iter(self._revoked))]
 
 
 def _time(epoch_s: float) -> datetime:

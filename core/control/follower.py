@@ -138,8 +138,8 @@ class Follower:
 
     def _take_status(self, message: Mapping[str, Any]) -> None:
         self._not_ready, self._states = message["not_ready"], message["states"]
-        self._catalogue.expected = self._not_ready
         if message["caught_up"]:
+            self._catalogue.expected = message["expected"]
             self.caught_up.set()
 
     def _spawn(self, work: Any, name: str) -> None:

@@ -51,7 +51,7 @@ class Publisher:
         self.on_changed: Callable[[], None] | None = None
         """Called when a worker says that it has changed something in the database."""
         self._models: dict[str, dict[str, Any]] = {}
-        self._status: dict[str, Any] = {"k": "status", "not_ready": {}, "states": {}, "caught_up": False}
+        self._status: dict[str, Any] = {"k": "status", "caught_up": False, "not_ready": {}, "states": {}}
         self._workers: set[WorkerLink] = set()
         self._moved = asyncio.Condition()
         self._sequence = 0
@@ -81,9 +81,9 @@ class Publisher:
             worker.send(message)
         return self._sequence
 
-    def tell_status(self, not_ready: Mapping[str, str], states: Mapping[str, str], caught_up: bool) -> None:
-        """Keep workers able to answer for readiness."""
-        status = {"k": "status", "not_ready": dict(not_ready), "states": dict(states), "caught_up": caught_up}
+    def tell_status(self, *, caught_up: bool, **status_of_models: Mapping[str, Any]) -> None:
+        """Keep workers able to say what is ready: the reconciler's `not_ready`, `states` and `expected`."""
+        status = {"k": "status", "caught_up": caught_up, **status_of_models}
         if status != self._status:
             self._status = status
             for worker in self._workers:

@@ -78,6 +78,10 @@ class Reconciler:
                 waiting[name] = "pending" if state is None else state.sentence()
         return waiting
 
+    def expected(self) -> dict[str, tuple[int, ...]]:
+        """The versions that should answer for each model, whether or not they do yet."""
+        return {name: desired.live_versions for name, desired in self._desired.items() if desired.running}
+
     def states(self) -> dict[str, str]:
         """The state of every model that this node knows."""
         return {name: state.state for name, state in self._states.items()}
@@ -113,7 +117,7 @@ class Reconciler:
 
     async def _round(self) -> None:
         await self._read_desired()
-        self._catalogue.expected = {name for name, desired in self._desired.items() if desired.running}
+        self._catalogue.expected = self.expected()
         actual = {name: state.actual() for name, state in self._states.items()}
         for action in plan(self._desired, actual, time.monotonic()):
             self._act(action)

@@ -185,25 +185,37 @@ class Catalogue:
         self._entries: dict[str, Entry] = {}
         self.swaps: Counter[str] = Counter()
         """How often it was changed who answers for each name."""
-        self.expected: Container[str] = ()
-        """Names that should be served and are not yet, as whoever loads them says."""
+        self.expected: Mapping[str, Container[int]] | None = None
+        """The versions that should answer for each name, as whoever loads them says; None until that is known."""
         self.on_swap: Callable[[str, Sequence[Share]], None] | None = None
         """Called after each swap, with who answers from now on."""
 
     def lease(self, name: str, version: int | None = None, key: bytes | None = None) -> Lease:
         """Take hold of a target: this version's, or the key's, or the next by weight.
 
-        Raises ModelNotFound, or NotReady where only the version is not served.
+        Raises ModelNotFound, or NotReady for what should answer and does not yet.
         """
         entry = self._entries.get(name)
-        if entry is None:
-            if name in self.expected:
-                raise NotReady(f"The model {name!r} is not ready yet; try again shortly.", retry_after_s=1)
-            raise no_such_model(name)
-        served = entry.pick(version, key)
+        served = entry.pick(version, key) if entry is not None else None
         if served is None:
-            raise NotReady(f"Version {version} of model {name!r} is not in service.")
+            raise self.why_not(name, version)
         return Lease(served)
+
+    def why_not(self, name: str, version: int | None = None) -> ModelNotFound | NotReady:
+        """The error for a name, or a version of it, that does not answer."""
+        if self.expected is None:
+            return NotReady("The server has only just started; try again shortly.", retry_after_s=1)
+        live = [served.target.version for served in self.serving(name)]
+        wanted = self.expected.get(name)
+        if wanted is None and not live:
+            return no_such_model(name)
+        if version is None:
+            return NotReady(f"The model {name!r} is not ready yet; try again shortly.", retry_after_s=1)
+        what = f"Version {version} of model {name!r} is not"
+        if wanted is not None and version in wanted:
+            return NotReady(f"{what} ready yet; try again shortly.", retry_after_s=1)
+        others = f"; ask for {' or '.join(map(str, sorted(live)))}, or for none" if live else ""
+        return ModelNotFound(f"{what} in service{others}.")
 
     def only(self, name: str) -> Served | None:
         """The one version that answers for a name; None where there is none, or a choice to be made."""

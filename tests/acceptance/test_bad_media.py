@@ -183,7 +183,12 @@ def test_a_version_that_is_not_in_service(demo: Demo) -> None:
     answer = demo.server.infer("classifier", demo.token, content=CAT_JPEG, query="?version=1")
     assert is_cat(answer)
     answer = demo.server.infer("classifier", demo.token, content=CAT_JPEG, query="?version=7")
-    refused(answer, 503, "not_ready", "Version 7")
+    refused(answer, 404, "model_not_found", "Version 7", "ask for 1")
+    headers = {"X-Access-Token": demo.token}
+    for path in ("versions/7", "versions/7/ready"):
+        refused(demo.server.client.get(f"/v2/models/classifier/{path}", headers=headers), 404, None, "Version 7")
+    answer = demo.server.client.post("/v2/models/classifier/versions/7/infer", headers=headers, json={})
+    refused(answer, 404, None, "Version 7")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])

@@ -70,7 +70,7 @@ def test_a_model_is_added_and_deployed_without_a_server_and_served_by_the_next(
     secret = server.cli(
         "token", "create", "--name", "script", "--models", "scale", "--rate", "100/second"
     ).stdout.strip()
-    assert "scale\ttensor\tv1" in server.cli("model", "list").stdout
+    assert server.cli("model", "list").stdout == "scale\ttensor\tv1\tpending\n"
     listed = server.cli("token", "list").stdout
     assert "script" in listed
     assert secret not in listed
@@ -80,6 +80,7 @@ def test_a_model_is_added_and_deployed_without_a_server_and_served_by_the_next(
         assert answer.headers["x-ratelimit-limit"] == "100"
         actors = {entry["actor"] for entry in server.ok("GET", "/audit")["items"]}
         assert "command line" in actors
+        assert server.cli("model", "list").stdout == "scale\ttensor\tv1\tserving\n"
 
 
 def test_a_model_is_added_and_deployed_beside_a_running_server(demo: Demo, model_file: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_port_that_is_taken(tmp_path: Path, workers: str) -> None:
             cwd=tmp_path,
             variables=variables,
         )
-    assert ended.returncode == 1, ended.stderr
+    assert ended.returncode == 4, ended.stderr
     _one_line(ended.stderr, f"Error: cannot listen on 127.0.0.1:{port}: Address already in use.")
 
 
@@ -254,11 +255,32 @@ def test_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert "Usage" in helped.stdout
 
 
+def test_a_group_without_a_command_shows_its_commands(tmp_path: Path) -> None:
+    shown = run_cli("user", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert "create" in shown.stdout + shown.stderr
+    assert "dashboard" not in shown.stdout + shown.stderr
+    assert "Error" not in shown.stderr
+
+
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("model",), ("model", "add"), ("--port", "many"), ("--colour",)]
+    ("arguments", "says"),
+    [
+        ("nonsense", "'nonsense'"),
+        ("model add", "'name'"),
+        ("--port many", "'--port'"),
+        ("--colour", "--colour"),
+        ("user create ada --role god", "'god' is not one of 'admin', 'operator', 'viewer'."),
+        ("token create --name x --expires tomorrow", "'--expires'"),
+        ("bench x --concurrency none", "--concurrency"),
+    ],
 )
-def test_wrong_use(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert run_cli(*arguments, cwd=tmp_path).returncode == 2
+def test_wrong_use(tmp_path: Path, arguments: str, says: str) -> None:
+    ended = run_cli(*arguments.split(), cwd=tmp_path)
+    assert ended.returncode == 2
+    _one_line(ended.stderr, "Error: ")
+    assert says in ended.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_postgresql_that_is_not_migrated_is_told_how(tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ class Tokens(Repository):
         """Tokens that are not revoked, `limit` at a time in the order of their ids."""
         return await self._rows(AccessToken.revoked_at.is_(None), after_id, limit)
 
+    async def revoked_last(self, limit: int) -> Sequence[bytes]:
+        """The hashes of the tokens that were revoked last, newest first."""
+        revoked = AccessToken.revoked_at
+        newest = select(AccessToken.hash).order_by(revoked.desc(), AccessToken.id.desc()).limit(limit)
+        return (await self._session.scalars(newest.where(revoked.is_not(None)))).all()
+
     async def touch_last_used(self, used: Mapping[int, datetime]) -> None:
         """Note when each token (by id) was last used; an older time never replaces a newer one."""
         if not used:

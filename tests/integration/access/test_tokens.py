@@ -9,6 +9,7 @@ import pytest
 from limits import RateLimitItem
 from sqlalchemy import insert
 
+import core.access.tokens as tokens_module
 from core.access.rates import parse_rates
 from core.access.tokens import TokenIndex, hash_secret, new_secret
 from core.database.repositories import Revisions, Tokens
@@ -116,7 +117,32 @@ def test_each_refusal_says_why(database_url: str) -> None:
         assert index.lookup(good).name == "robot"
         fresh = TokenIndex(database)
         await fresh.refresh()
-        assert refusal(fresh, revoked) == "The access token is not valid."
+        assert refusal(fresh, revoked) == "The access token has been revoked."
+        assert len(fresh) == len(index) == 2
+
+    with_database(database_url, work)
+
+
+def test_only_so_many_revoked_tokens_are_remembered(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "REVOKED_KEPT", 2)
+
+    async def work(database: Database) -> None:
+        made = [await add(database) for _ in range(3)]
+        index = TokenIndex(database)
+        await index.refresh()
+        for token, _ in (made[1], made[2], made[0]):
+            async with database.transaction() as session:
+                row = await Tokens(session).get(token.id)
+                assert row is not None
+                await Tokens(session).revoke(row)
+            await index.refresh()
+        fresh = TokenIndex(database)
+        await fresh.refresh()
+        for known in (index, fresh):
+            said = [refusal(known, secret) for _, secret in made]
+            assert said == [
+                f"The access token {what}." for what in ("has been revoked", "is not valid", "has been revoked")
+            ]
 
     with_database(database_url, work)
 

@@ -21,8 +21,9 @@ def _target(version: int, *shape: int) -> Any:
 
 def _platform(*versions: int) -> Any:
     catalogue = Catalogue()
+    catalogue.expected = {"m": versions, "soon": (1,)}
     catalogue.swap("m", [Share(Served(_target(version))) for version in versions])
-    return SimpleNamespace(catalogue=catalogue, reconciler=SimpleNamespace(not_ready=lambda: {"soon": "loading"}))
+    return SimpleNamespace(catalogue=catalogue)
 
 
 def test_the_newest_version_comes_first() -> None:

@@ -26,6 +26,7 @@ def served(version: int) -> Served:
 
 def catalogue(weights: dict[int, float], *, shadows: tuple[int, ...] = ()) -> Catalogue:
     made = Catalogue()
+    made.expected = {}
     shares = [Share(served(version), weight) for version, weight in weights.items()]
     made.swap("m", [*shares, *(Share(served(version), 1.0, "shadow") for version in shadows)])
     return made
@@ -61,17 +62,35 @@ def test_shadows_answer_nobody() -> None:
     made = catalogue({1: 1}, shadows=(2,))
     assert {pick(made) for _ in range(20)} == {1}
     assert not made.splits("m")
-    with pytest.raises(NotReady):
+    with pytest.raises(ModelNotFound, match="Version 2 of model 'm' is not in service; ask for 1, or for none"):
         made.lease("m", 2)
 
 
 def test_a_version_can_be_asked_for() -> None:
     made = catalogue({1: 99, 2: 1})
     assert {pick(made, version=2, key=b"anyone") for _ in range(20)} == {2}
-    with pytest.raises(NotReady, match="Version 3"):
+    with pytest.raises(ModelNotFound, match="ask for 1 or 2, or for none"):
         made.lease("m", 3)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound, match="There is no model 'other'"):
         made.lease("other", None, b"anyone")
+
+
+def test_what_should_answer_and_does_not_yet_is_told_from_what_should_not() -> None:
+    made = catalogue({1: 1})
+    made.expected = {"m": (1, 2), "soon": (3,)}
+    for name, version in (("m", 2), ("soon", None), ("soon", 3)):
+        with pytest.raises(NotReady, match="not ready yet") as caught:
+            made.lease(name, version)
+        assert caught.value.headers() == {"Retry-After": "1"}
+    for name, version in (("m", 3), ("soon", 4), ("never", None), ("never", 1)):
+        with pytest.raises(ModelNotFound):
+            made.lease(name, version)
+
+
+def test_before_it_is_known_what_should_answer_nothing_is_said_to_be_missing() -> None:
+    with pytest.raises(NotReady, match="just started") as caught:
+        Catalogue().lease("m")
+    assert caught.value.headers() == {"Retry-After": "1"}
 
 
 KEYS = [f"user-{i}".encode() for i in range(4000)]

@@ -1,0 +1,80 @@
+"""More connections than a process may hold."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+import httpx
+
+from tests.acceptance.answers import refused
+from tests.conftest import StartServer
+from tests.servers import RunningServer, wait_until
+
+LIMIT = 4
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_one_too_many_is_told_and_a_place_that_is_free_is_given(start_server: StartServer) -> None:
+    server = start_server({"PULVINAR_SERVER__MAX_CONNECTIONS": str(LIMIT)})
+    server.client.close()
+    wait_until("Free places", lambda: _answers(server), 5)
+    with ExitStack() as stack:
+        held = [stack.enter_context(_connect(server)) for _ in range(LIMIT)]
+        for connection in held:
+            assert _ask(connection).startswith(b"HTTP/1.1 200")
+        for _ in range(20):
+            refused(_get(server), 503, "too_many_connections", "try again")
+        answer = _get(server)
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["connection"] == "close"
+        # Who was let in is served on; and one that leaves makes room for another.
+        assert all(_ask(connection).startswith(b"HTTP/1.1 200") for connection in held)
+        held[0].close()
+        wait_until("A free place", lambda: _answers(server), 5)
+    assert len(server.log_events("connections.full")) == 1, "a flood must not flood the log"
+
+
+def test_one_too_many_that_says_nothing_is_closed(start_server: StartServer) -> None:
+    server = start_server({"PULVINAR_SERVER__MAX_CONNECTIONS": "1"})
+    server.client.close()
+    wait_until("A free place", lambda: _answers(server), 5)
+    with _connect(server) as held, ExitStack() as stack:
+        assert _ask(held).startswith(b"HTTP/1.1 200")
+        silent = [stack.enter_context(_connect(server)) for _ in range(300)]
+        ends = [_read_all(connection) for connection in silent]
+        assert {end[:12] for end in ends} == {b"HTTP/1.1 503", b""}, "some told, the many just closed"
+        assert _ask(held).startswith(b"HTTP/1.1 200")
+
+
+def _connect(server: RunningServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def _ask(connection: socket.socket) -> bytes:
+    connection.sendall(GET)
+    said = b""
+    while not said.endswith(b"}"):
+        part = connection.recv(65536)
+        if not part:
+            break
+        said += part
+    return said
+
+
+def _read_all(connection: socket.socket) -> bytes:
+    said = b""
+    try:
+        while part := connection.recv(65536):
+            said += part
+    except ConnectionResetError:
+        pass
+    return said
+
+
+def _get(server: RunningServer) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{server.port}/health/live", trust_env=False, timeout=5)
+
+
+def _answers(server: RunningServer) -> bool:
+    return _get(server).status_code == 200
