@@ -4,7 +4,7 @@ The same code sends both ways (`core.serving.wire`, uvloop, a Unix socket); only
 The receiver copies each array once, as joining a batch does, and answers with a word. Latency is of one array at
 a time, CPU is that of both processes for one array, throughput is with eight under way.
 
-`python -m benchmarks.transport --seconds 2`
+`python -m benchmarks.transport --seconds 1 --rounds 3`
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import os
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -133,29 +134,44 @@ def _cpu_s(child: int) -> float:
     return own.ru_utime + own.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def compare(seconds: float) -> None:
-    """Print a table."""
+async def compare(seconds: float, rounds: int) -> None:
+    """Print a table: medians over the rounds, in which both take turns."""
     print("| array | arena µs | frame µs | frame/arena | arena CPU µs | frame CPU µs | arena GB/s | frame GB/s |")
     print("|---|---|---|---|---|---|---|---|")
     for name, shape in ARRAYS.items():
-        arena = await measure(shape, shared=True, seconds=seconds)
-        frame = await measure(shape, shared=False, seconds=seconds)
+        found = [
+            (
+                await measure(shape, shared=True, seconds=seconds),
+                await measure(shape, shared=False, seconds=seconds),
+            )
+            for _ in range(rounds)
+        ]
+        arena, frame = (_median([pair[side] for pair in found]) for side in (0, 1))
+        ratio = statistics.median(frame.latency_us / arena.latency_us for arena, frame in found)
         print(
-            f"| {name} | {arena.latency_us:.0f} | {frame.latency_us:.0f} | "
-            f"{frame.latency_us / arena.latency_us:.2f} | {arena.cpu_us:.0f} | {frame.cpu_us:.0f} | "
-            f"{arena.gb_per_s:.2f} | {frame.gb_per_s:.2f} |",
+            f"| {name} | {arena.latency_us:.0f} | {frame.latency_us:.0f} | {ratio:.2f} | "
+            f"{arena.cpu_us:.0f} | {frame.cpu_us:.0f} | {arena.gb_per_s:.2f} | {frame.gb_per_s:.2f} |",
             flush=True,
         )
+
+
+def _median(found: Sequence[Found]) -> Found:
+    return Found(
+        statistics.median(one.latency_us for one in found),
+        statistics.median(one.cpu_us for one in found),
+        statistics.median(one.gb_per_s for one in found),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or be the other process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each of the two loops of each figure")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each of the two loops of each figure")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--receive", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.receive is None:
-        uvloop.run(compare(chosen.seconds))
+        uvloop.run(compare(chosen.seconds, chosen.rounds))
         return
     peer, arena = map(int, chosen.receive.split(","))
     receiving = socket.socket(fileno=peer)

@@ -278,6 +278,7 @@ def _traffic(server: RunningServer) -> int:
 def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: RunningServer, token: str) -> None:
     config = server.folder / "config.yaml"
     before = {one.pid for one in workers(server)}
+    counted = _answered(server.client)
     with Callers(server, token, 3, fresh=True) as callers:
         config.write_text("inference: {max_body_bytes: 2000}\n")
         assert server.cli("reload").returncode == 0
@@ -296,6 +297,8 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
         config.unlink()
         callers.wait_more(20)
     callers.assert_all_answered(50)
+    # Workers that have ended handed over all that they had counted.
+    wait_until("The sum", lambda: _answered(server.client) == counted + len(callers.answers), 2)
 
 
 def test_a_reload_whose_workers_do_not_start_leaves_the_old_ones(server: RunningServer, token: str) -> None:
