@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -29,6 +30,7 @@ from core.control.loader import Loader
 from core.control.publisher import Publisher
 from core.control.publishing import publish_swaps
 from core.control.reconciler import Reconciler
+from core.control.totals import Report
 from core.control.validations import Validations
 from core.serving.catalogue import Catalogue
 from core.settings import Settings
@@ -73,6 +75,7 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         counts=publisher.counts,
     )
     loader.on_host_change = reconciler.wake
+    publisher.facts = partial(_facts, catalogue, reconciler)
     stack.push_async_callback(reconciler.close)
     stack.push_async_callback(publisher.close)
     validations = Validations(database, store, settings.validation)
@@ -87,6 +90,18 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
     }
     run_in_background(jobs, stack)
     return publisher
+
+
+def _facts(catalogue: Catalogue, reconciler: Reconciler) -> Report:
+    """What workers cannot count: see Publisher."""
+    restarts = reconciler.restarts()
+    return {
+        name: {
+            "swaps": catalogue.swaps[name],
+            "restarts": {str(version): count for version, count in restarts.get(name, {}).items()},
+        }
+        for name in catalogue.swaps.keys() | restarts.keys()
+    }
 
 
 async def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:

@@ -24,6 +24,7 @@ from limits import RateLimitItem
 
 from app.ending import end_soon
 from app.state import LifespanState, Platform
+from app.tallies import take_counted
 from core.access.keys import load_or_create_key
 from core.access.limits import RateLimiter
 from core.access.rates import parse_rates
@@ -99,6 +100,7 @@ async def lifespan(
         jobs["changes"] = changes.run()
         run_in_background(jobs, stack)
         if isinstance(control, Follower):
+            control.take_counted = partial(take_counted, platform)
             control.on_look = changes.wake
             await control.synced.wait()  # nobody is answered before what is in service is served here too
         if read_settings is not None:

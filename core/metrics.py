@@ -1,14 +1,14 @@
 """Every metric, defined once, and the counts of one process behind them.
 
 Counting is a few additions on plain lists, for it happens on every request; Prometheus' text is only made when
-it is asked for. Counts belong to one event loop. `snapshot` and `merge` add up the counts of several processes.
+it is asked for. Counts belong to one event loop. `take` hands over what one of several processes has counted.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -52,6 +52,18 @@ HOST_RESTARTS: Final = Metric(
     "Engine hosts that ended and were started again.",
     ("model", "version"),
 )
+SHADOW_REQUESTS: Final = Metric(
+    "pulvinar_shadow_requests_total",
+    "counter",
+    "Copies of live requests, by outcome: agreed, differed, error, dropped.",
+    ("model", "version", "outcome"),
+)
+SHADOW_SECONDS: Final = Metric(
+    "pulvinar_shadow_seconds_total",
+    "counter",
+    "Seconds that the compared requests took, by who answered: live or shadow.",
+    ("model", "version", "side"),
+)
 DEPLOYMENTS: Final = Metric("pulvinar_deployments", "gauge", "Deployments by state.", ("state",))
 
 METRICS: Final = (
@@ -63,6 +75,8 @@ METRICS: Final = (
     SLOTS_BUSY,
     SWAPS,
     HOST_RESTARTS,
+    SHADOW_REQUESTS,
+    SHADOW_SECONDS,
     DEPLOYMENTS,
 )
 
@@ -108,6 +122,21 @@ class VersionCounts:
         """Count a request that was not answered as asked."""
         self.requests[status, reason] = self.requests.get((status, reason), 0) + 1
 
+    def to_json(self) -> dict[str, Any]:
+        """Numbers in JSON's types, which add up with those of others."""
+        requests = {f"{status} {reason}": count for (status, reason), count in self.requests.items()}
+        return {"requests": requests, "buckets": self.buckets, "sums_ms": self.sums_ms}
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> VersionCounts:
+        """The inverse of `to_json`."""
+        counts = cls()
+        for ended, count in said["requests"].items():
+            status, reason = ended.split(" ", 1)
+            counts.requests[int(status), reason] = count
+        counts.buckets, counts.sums_ms = said["buckets"], said["sums_ms"]
+        return counts
+
 
 class Counts:
     """What one process has counted, by model and version; version 0 stands for none."""
@@ -122,30 +151,10 @@ class Counts:
             found = self.versions[model, version] = VersionCounts()
         return found
 
-    def snapshot(self) -> list[list[Any]]:
-        """Everything, made of JSON's types."""
-        return [
-            [
-                model,
-                version,
-                [[status, reason, count] for (status, reason), count in counts.requests.items()],
-                [list(buckets) for buckets in counts.buckets],
-                list(counts.sums_ms),
-            ]
-            for (model, version), counts in self.versions.items()
-        ]
-
-    def merge(self, snapshot: Sequence[Sequence[Any]]) -> None:
-        """Add what another process has counted."""
-        for model, version, requests, buckets, sums_ms in snapshot:
-            counts = self.of(model, version)
-            for status, reason, count in requests:
-                counts.requests[status, reason] = counts.requests.get((status, reason), 0) + count
-            counts.buckets = [
-                [a + b for a, b in zip(ours, theirs, strict=True)]
-                for ours, theirs in zip(counts.buckets, buckets, strict=True)
-            ]
-            counts.sums_ms = [a + b for a, b in zip(counts.sums_ms, sums_ms, strict=True)]
+    def take(self) -> dict[tuple[str, int], VersionCounts]:
+        """What was counted since the last call, and begin anew."""
+        taken, self.versions = self.versions, {}
+        return taken
 
 
 def bucket_batches(sizes: Mapping[int, int]) -> tuple[list[int], float]:
@@ -180,6 +189,23 @@ class ModelTraffic:
             seconds[-1][1] += 1
         else:
             seconds.append([second, 1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers in JSON's types, which add up with those of others."""
+        seconds = {str(second): count for second, count in self._seconds}
+        return {
+            "requests": self.requests,
+            "errors": self.errors,
+            "total_ms": self.total_ms,
+            "seconds": seconds,
+        }
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> ModelTraffic:
+        """The inverse of `to_json`."""
+        traffic = cls(said["requests"], said["errors"], said["total_ms"])
+        traffic._seconds.extend(sorted([int(second), count] for second, count in said["seconds"].items()))
+        return traffic
 
     def rate(self, now: float) -> float:
         """Requests a second over the last minute."""

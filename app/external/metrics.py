@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +13,9 @@ from starlette.responses import Response
 from app.errors import respond
 from app.external.metrics_text import CONTENT_TYPE, Observed, render
 from app.state import Platform, platform_of
-from core.errors import Forbidden
+from app.tallies import counts_of, health_of
+from core.control.totals import Report
+from core.errors import Forbidden, Unavailable
 from core.serving.deployment import Deployment
 
 
@@ -21,12 +24,20 @@ async def metrics(request: Request) -> Response:
     platform = platform_of(request)
     if not _allowed(platform, request.client.host if request.client else ""):
         return respond(request, Forbidden("This address may not read the metrics."))
-    observed = await observe(platform)
-    body = await asyncio.to_thread(render, platform.counts, observed)
+    try:
+        totals = await platform.reconciler.totals()
+    except Unavailable as error:
+        return respond(request, error)
+    observed = await observe(platform, totals)
+    body = await asyncio.to_thread(_render, platform, totals, observed)
     return Response(body, media_type=CONTENT_TYPE)
 
 
-async def observe(platform: Platform) -> Observed:
+def _render(platform: Platform, totals: Report | None, observed: Observed) -> bytes:
+    return render(counts_of(platform, totals), observed)
+
+
+async def observe(platform: Platform, totals: Report | None) -> Observed:
     """What the versions in service hold now; all are asked at once, for some answer from another process."""
     targets = [
         target
@@ -35,11 +46,31 @@ async def observe(platform: Platform) -> Observed:
         if isinstance(target, Deployment)
     ]
     stats = await asyncio.gather(*(target.stats() for target in targets))
+    if totals is not None:  # a worker has seen only those restarts that came in its own life
+        for target, found in zip(targets, stats, strict=True):
+            restarts = totals.get(target.model, {}).get("restarts", {})
+            found.restarts = restarts.get(str(target.version), 0)
     return Observed(
         versions={(one.model, one.version): found for one, found in zip(targets, stats, strict=True)},
-        swaps=dict(platform.catalogue.swaps),
+        shadows=_shadows(platform, totals),
+        swaps=_swaps(platform, totals),
         states=Counter(platform.reconciler.states().values()),
     )
+
+
+def _shadows(platform: Platform, totals: Report | None) -> dict[tuple[str, int], Mapping[str, float]]:
+    return {
+        (model, int(version)): counters["shadow"]
+        for model in platform.catalogue.targets()
+        for version, counters in health_of(platform, model, totals).items()
+        if "shadow" in counters
+    }
+
+
+def _swaps(platform: Platform, totals: Report | None) -> dict[str, int]:
+    if totals is None:
+        return dict(platform.catalogue.swaps)
+    return {model: total["swaps"] for model, total in totals.items() if "swaps" in total}
 
 
 def _allowed(platform: Platform, client: str) -> bool:

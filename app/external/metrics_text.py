@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
 from typing import Final
 
 from core.metrics import (
@@ -13,6 +15,8 @@ from core.metrics import (
     HOST_RESTARTS,
     QUEUE_DEPTH,
     REQUESTS,
+    SHADOW_REQUESTS,
+    SHADOW_SECONDS,
     SLOTS,
     SLOTS_BUSY,
     STAGE_BOUNDS_MS,
@@ -37,6 +41,8 @@ class Observed:
     """What is asked of the serving side when somebody scrapes."""
 
     versions: Mapping[Version, RunnerStats] = field(default_factory=dict)
+    shadows: Mapping[Version, Mapping[str, float]] = field(default_factory=dict)
+    """The comparisons of each shadow, as core.serving.shadow counts them."""
     swaps: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, int] = field(default_factory=dict)
 
@@ -63,34 +69,57 @@ def render(counts: Counts, observed: Observed) -> bytes:
     _values(lines, SLOTS, ((_labels(key), stats.slots) for key, stats in versions))
     _values(lines, SLOTS_BUSY, ((_labels(key), stats.busy) for key, stats in versions))
     _values(lines, HOST_RESTARTS, ((_labels(key), stats.restarts) for key, stats in versions))
+    _shadows(lines, observed.shadows)
     _values(lines, SWAPS, ((f'model="{_escaped(name)}"', count) for name, count in observed.swaps.items()))
     _values(lines, DEPLOYMENTS, ((f'state="{state}"', count) for state, count in observed.states.items()))
     lines.append("")
     return "\n".join(lines).encode()
 
 
+def _shadows(lines: list[str], shadows: Mapping[Version, Mapping[str, float]]) -> None:
+    outcomes = [
+        (f'{_labels(key)},outcome="{outcome}"', count)
+        for key, one in shadows.items()
+        for outcome, count in (
+            ("agreed", one["agreed"]),
+            ("differed", one["compared"] - one["agreed"]),
+            ("error", one["errors"]),
+            ("dropped", one["dropped"]),
+        )
+    ]
+    _values(lines, SHADOW_REQUESTS, outcomes)
+    sides = [
+        (f'{_labels(key)},side="{side}"', round(one[f"{side}_ms"] / 1000, 6))
+        for key, one in shadows.items()
+        for side in ("live", "shadow")
+    ]
+    _values(lines, SHADOW_SECONDS, sides)
+
+
 def _head(lines: list[str], metric: Metric) -> None:
     lines.append(f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}")
 
 
-def _values(lines: list[str], metric: Metric, values: Iterable[tuple[str, int]]) -> None:
+def _values(lines: list[str], metric: Metric, values: Iterable[tuple[str, float]]) -> None:
     _head(lines, metric)
     lines.extend([f"{metric.name}{{{labels}}} {value}" for labels, value in values])
 
 
+@cache
+def _template(name: str, bounds: tuple[str, ...]) -> str:
+    """All lines of a histogram in one string to be filled: a thousand models have a hundred thousand lines."""
+    lines = [f'{name}_bucket{{@,le="{bound}"}} %d' for bound in (*bounds, "+Inf")]
+    return "\n".join([*lines, f"{name}_sum{{@}} %.9g", f"{name}_count{{@}} %d"])
+
+
 def _histogram(
-    lines: list[str], name: str, labels: str, bounds: Sequence[str], buckets: Sequence[int], total: float
+    lines: list[str], name: str, labels: str, bounds: tuple[str, ...], buckets: Sequence[int], total: float
 ) -> None:
     """Cumulative buckets, sum and count; nothing at all where nothing was counted."""
-    seen = 0
-    if not any(buckets):
-        return
-    start = f'{name}_bucket{{{labels},le="'
-    for bound, count in zip(bounds, buckets, strict=False):  # the last bucket has no bound of its own
-        seen += count
-        lines.append(f'{start}{bound}"}} {seen}')
-    seen += buckets[-1]
-    lines.append(f'{start}+Inf"}} {seen}\n{name}_sum{{{labels}}} {total:.9g}\n{name}_count{{{labels}}} {seen}')
+    seen = tuple(accumulate(buckets))
+    if seen[-1]:
+        template = _template(name, bounds).replace("@", labels.replace("%", "%%"))
+        lines.append(template % (*seen, total, seen[-1]))
 
 
 def _labels(key: Version) -> str:

@@ -13,6 +13,7 @@ from app.dependencies import House
 from app.external.door import allow, allow_model, charge, identify, limit_headers
 from app.external.oip_models import live_targets, model_config, read_facts
 from app.state import Platform
+from app.tallies import statistics_of
 from core.access.records import TokenRecord
 from core.errors import BadRequest, NotReady
 from core.serving.deployment import Deployment
@@ -133,7 +134,7 @@ async def configuration(_: Lister, house: House, model: str, version: str | None
 @router.get("/models/{model}/versions/{version}/stats", summary="Version statistics")
 async def model_statistics(_: Lister, house: House, model: str, version: str | None = None) -> ModelStatistics:
     """Requests and times of each live version, or of the one asked for, since it was loaded."""
-    return await _statistics(house, live_targets(house, model, version))
+    return await _statistics(house, live_targets(house, model, version), model)
 
 
 @router.post("/repository/index", summary="Models this token may call", openapi_extra=_INDEX_BODY)
@@ -175,9 +176,10 @@ def _tensor(spec: TensorSpec) -> TensorMetadata:
     return TensorMetadata(name=spec.name, datatype=spec.dtype, shape=list(spec.shape))
 
 
-async def _statistics(house: Platform, targets: list[Target]) -> ModelStatistics:
+async def _statistics(house: Platform, targets: list[Target], model: str | None = None) -> ModelStatistics:
+    totals = await house.reconciler.totals(model)
     stats = []
     for target in targets:
         runs = await target.stats() if isinstance(target, Deployment) else RunnerStats()
-        stats.append(house.statistics.of(target).to_json(target, runs))
+        stats.append(statistics_of(house, target, totals).to_json(target, runs))
     return ModelStatistics(model_stats=stats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,8 @@ from core.errors import PlatformError
 from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.runner import RunnerStats
 from core.serving.target import Target
+
+_DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(slots=True)
@@ -61,6 +64,17 @@ class VersionStatistics:
         """Count an error."""
         self.last_ms = int(time.time() * 1000)
         self.fail.add(ms)
+
+    def to_numbers(self) -> dict[str, Any]:
+        """Numbers that add up with those of others; see core.control.totals."""
+        durations = {name: [getattr(self, name).count, getattr(self, name).total_ms] for name in _DURATIONS}
+        return {"inferences": self.inferences, "max_last_ms": self.last_ms, **durations}
+
+    @classmethod
+    def from_numbers(cls, batchable: bool, said: Mapping[str, Any]) -> VersionStatistics:
+        """The inverse of `to_numbers`."""
+        durations = {name: Durations(*said[name]) for name in _DURATIONS}
+        return cls(batchable, said["inferences"], said["max_last_ms"], **durations)
 
     def to_json(self, target: Target, runs: RunnerStats) -> dict[str, Any]:
         """One entry of `model_stats`; `runs` knows the batches."""
@@ -114,6 +128,11 @@ class Statistics:
             batchable = target.signature.why_not_batchable() is None
             found = self._by_target[target] = VersionStatistics(batchable)
         return found
+
+    def take(self) -> list[tuple[Target, VersionStatistics]]:
+        """What was counted since the last call, and begin anew."""
+        taken, self._by_target = list(self._by_target.items()), WeakKeyDictionary()
+        return taken
 
     async def infer(self, target: Target, request: InferenceRequest) -> InferenceResult:
         """`target.infer`, counted."""

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from app.dependencies import House, Operator, Reading, Viewer, actor_of
 from app.internal.models import ModelName
 from app.state import Platform
+from app.tallies import health_of
 from core.control.actor import Actor
 from core.control.deploying import deploy, find_model, roll_back, undeploy
 from core.database.repositories.deployments import Deployments
@@ -103,11 +104,12 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
     sizes: Counter[int] = Counter()
     for one in stats:
         sizes.update(one.batch_sizes)
+    health = health_of(house, name, await house.reconciler.totals(name))
     return Observed(
         generation=status.generation if status else 0,
         state=status.state if status else "pending",
         reason=status.reason if status else "",
-        versions=_versions(status.versions if status else [], house.catalogue.snapshot(name)),
+        versions=_versions(status.versions if status else [], health),
         queue=QueueAnswer(
             depth=sum(one.depth for one in stats),
             capacity=int(desired.spec["queue_size"]),

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import APIRouter
 
 from app.dependencies import House, Viewer
+from app.tallies import traffic_of
 from core.control.machine import machine_stats
 from core.engines.registry import list_engines
 from schemas.system import EngineAnswer, EnginesAnswer, ModelRate, StatsAnswer
@@ -29,7 +30,7 @@ async def stats(_: Viewer, house: House) -> StatsAnswer:
             requests_per_s=round(traffic.rate(now), 2),
             mean_ms=round(traffic.total_ms / max(1, traffic.requests), 3),
         )
-        for name, traffic in sorted(house.traffic.items())
+        for name, traffic in sorted(traffic_of(house, await house.reconciler.totals()).items())
     ]
     return StatsAnswer.model_validate({"version": version("pulvinar"), **machine, "models": models})
 

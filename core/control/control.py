@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from core.control.totals import Report
+
 
 class Control(Protocol):
     """Wake it after a change; ask it for readiness."""
@@ -20,6 +22,12 @@ class Control(Protocol):
 
     def states(self) -> dict[str, str]:
         """The state of every model that this node knows."""
+
+    async def totals(self, model: str | None = None) -> Report | None:
+        """What all processes have counted, of one model or of all; None where this one is alone.
+
+        Raises Unavailable when it cannot be had.
+        """
 
     async def close(self) -> None:
         """Let go of all that is served."""

@@ -7,6 +7,7 @@ lets go of a version when its last request has been answered.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ import orjson
 import structlog
 
 from core.control.publisher import MAX_LINE_BYTES
-from core.errors import PlatformError
+from core.control.totals import Report
+from core.errors import PlatformError, Unavailable
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.host_client import HostClient
-from core.serving.version_health import Snapshot
+from core.serving.version_health import Counters
 from core.signature import Signature
 from core.store.manifest import manifest_from_json
 from core.tasks.base import MediaLimits, Task
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 CONNECT_EVERY_S = 0.1
 REPORT_EVERY_S = 0.5
+TOTALS_TIMEOUT_S = 5.0
 SYNC_S = 10.0
 """How long a new worker waits for hosts that are away before it serves the others."""
 
@@ -81,6 +84,10 @@ class Follower:
         """Set once everything that was in service when this worker came is served here too."""
         self.on_look: Callable[[], None] | None = None
         """Called when something has changed in the database."""
+        self.take_counted: Callable[[], Report] = dict
+        """Answers what this worker has counted since it was last asked."""
+        self._asked: dict[int, asyncio.Future[Report]] = {}
+        self._ids = itertools.count(1)
 
     def wake(self) -> None:
         """Something was changed in the database by this worker: all others look at once."""
@@ -93,6 +100,22 @@ class Follower:
     def states(self) -> dict[str, str]:
         """As the control process says."""
         return self._states
+
+    async def totals(self, model: str | None = None) -> Report:
+        """What all workers have counted. Raises Unavailable when the control process does not answer."""
+        # Shown only once it is kept there: what is shown here and then lost with this worker would go back.
+        self._tell_counted()
+        id_ = next(self._ids)
+        asked: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._asked[id_] = asked
+        self.send({"k": "ask", "id": id_, "model": model})
+        try:
+            async with asyncio.timeout(TOTALS_TIMEOUT_S):
+                return await asked
+        except TimeoutError as error:
+            raise Unavailable("The counts of all workers cannot be had now.", retry_after_s=1) from error
+        finally:
+            del self._asked[id_]
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Tell the control process something."""
@@ -111,20 +134,30 @@ class Follower:
             elif message["k"] == "look":
                 if self.on_look is not None:
                     self.on_look()
+            elif message["k"] == "totals":
+                asked = self._asked.get(message["id"])
+                if asked is not None and not asked.done():
+                    asked.set_result(message["models"])
             elif message["k"] == "synced":
                 self._spawn(self._synced(), "synced")
         raise ControlLost
 
     async def report(self) -> None:
-        """Tell the control process how versions do here, as often as something has changed. Until cancelled."""
-        told: dict[str, Snapshot] = {}
+        """Tell the control process how versions do here and what was counted, where that has changed. Endless."""
+        told: dict[str, Counters] = {}
         while True:
-            now = {name: self._catalogue.snapshot(name) for name in self._catalogue.targets()}
-            changed = {name: counters for name, counters in now.items() if told.get(name) != counters}
+            now = {key: served.snapshot() for key, served in self._held.items()}
+            changed = {key: counters for key, counters in now.items() if told.get(key) != counters}
             if changed:
-                self.send({"k": "health", "models": changed})
+                self.send({"k": "health", "versions": changed})
             told = now
+            self._tell_counted()
             await asyncio.sleep(REPORT_EVERY_S)
+
+    def _tell_counted(self) -> None:
+        counted = self.take_counted()
+        if counted:
+            self.send({"k": "counted", "models": counted})
 
     async def close(self) -> None:
         """Let go of everything; requests have ended by now."""
@@ -133,6 +166,7 @@ class Follower:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for served in self._held.values():
             await close_target(served)
+        self._tell_counted()
         if self._writer is not None:
             self._writer.close()
 
@@ -230,4 +264,6 @@ def deployment_from(recipe: Mapping[str, Any], threads: ThreadPoolExecutor, limi
 
     options = DeploymentOptions(recipe["model"], recipe["version"], recipe["timeout_ms"])
     runner = HostClient(Path(recipe["socket"]), recipe["queue_size"])
-    return Deployment(options, runner, make_task, threads)
+    deployment = Deployment(options, runner, make_task, threads)
+    deployment.recipe = dict(recipe)
+    return deployment

@@ -2,21 +2,24 @@
 
 One JSON object a line over a Unix socket. The control process sends `model` (who answers for a name), `status`,
 `look` (something has changed in the database) and, after the first of all of them, `synced`; a worker sends
-`ready`, `applied`, `released`, `changed` and `health` (the counters of its versions).
+`ready`, `applied`, `released`, `changed`, `health` (the counters of its versions), `counted` (what it has counted
+since it told last) and `ask`, which is answered with the `totals` of all workers there ever were.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
-from core.serving.version_health import Snapshot
+from core.control.totals import Report, Totals
+from core.serving.version_health import Counters, Snapshot, merge
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +34,8 @@ class WorkerLink:
         self.writer = writer
         self.applied: dict[str, int] = {}
         self.held: set[str] = set()
-        self.health: dict[str, Snapshot] = {}
-        """The counters of each model's versions there, as it last sent them."""
+        self.health: dict[str, Counters] = {}
+        """The counters of each version there by its key, as it last sent them."""
         self.name = ""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -50,6 +53,11 @@ class Publisher:
         """Called with a worker's name once it knows everything."""
         self.on_changed: Callable[[], None] | None = None
         """Called when a worker says that it has changed something in the database."""
+        self.facts: Callable[[], Report] = dict
+        """What only the control process knows of each model: its swaps, and its hosts' restarts by version."""
+        self._totals = Totals()
+        self._ended: dict[str, Counters] = {}
+        """The counters of versions in workers that have ended, by key."""
         self._models: dict[str, dict[str, Any]] = {}
         self._status: dict[str, Any] = {"k": "status", "caught_up": False, "not_ready": {}, "states": {}}
         self._workers: set[WorkerLink] = set()
@@ -76,6 +84,7 @@ class Publisher:
             self._models[model] = message
         else:
             self._models.pop(model, None)
+        self._forget(model)
         for worker in self._workers:
             worker.held.update(version["key"] for version in versions)
             worker.send(message)
@@ -94,8 +103,24 @@ class Publisher:
         return await self._wait(lambda: all(w.applied.get(model, 0) >= sequence for w in self._workers))
 
     def counts(self, model: str) -> list[Snapshot]:
-        """The counters of a model's versions in each worker."""
-        return [worker.health.get(model, {}) for worker in self._workers]
+        """The counters of a model's versions in each worker, those that have ended among them."""
+        versions = self._models.get(model, {}).get("versions", ())
+        told = [
+            {str(one["version"]): worker.health[one["key"]] for one in versions if one["key"] in worker.health}
+            for worker in self._workers
+        ]
+        ended = {str(one["version"]): self._ended[one["key"]] for one in versions if one["key"] in self._ended}
+        return [*told, ended]
+
+    def totals(self, model: str | None) -> Report:
+        """What all workers have counted, with what only this process knows; of one model, or of all."""
+        facts = self.facts()
+        totals = self._totals.of(model)
+        names = (totals.keys() | facts.keys()) if model is None else {model}
+        return {
+            name: {**totals.get(name, {}), **facts.get(name, {}), "health": merge(self.counts(name))}
+            for name in names
+        }
 
     def behind(self, model: str) -> list[str]:
         """The workers that do not serve yet what was published last."""
@@ -129,6 +154,7 @@ class Publisher:
             log.warning("worker.link_lost", worker=worker.name, error=repr(error))
         finally:
             self._workers.discard(worker)
+            self._keep_health(worker)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
@@ -148,7 +174,13 @@ class Publisher:
         elif kind == "changed":
             self._tell_changed(worker)
         elif kind == "health":
-            worker.health.update(message["models"])
+            worker.health.update(message["versions"])
+            return
+        elif kind == "counted":
+            self._totals.add(message["models"], self._keys(message["models"]), time.time())
+            return
+        elif kind == "ask":
+            worker.send({"k": "totals", "id": message["id"], "models": self.totals(message["model"])})
             return
         async with self._moved:
             self._moved.notify_all()
@@ -160,3 +192,26 @@ class Publisher:
                 worker.send({"k": "look"})
         if self.on_changed is not None:
             self.on_changed()
+
+    def _keys(self, models: Iterable[str]) -> dict[str, set[str]]:
+        """The keys of what each of these models serves."""
+        return {
+            model: {version["key"] for version in self._models.get(model, {}).get("versions", ())}
+            for model in models
+        }
+
+    def _forget(self, model: str) -> None:
+        """Drop what was counted for loads that nobody serves any more."""
+        self._totals.keep(model, self._keys([model])[model])
+        served = {version["key"] for message in self._models.values() for version in message["versions"]}
+        for worker in self._workers:
+            worker.health = {key: counters for key, counters in worker.health.items() if key in served}
+        self._ended = {key: ended for key, ended in self._ended.items() if key in served}
+
+    def _keep_health(self, worker: WorkerLink) -> None:
+        """What a worker that has ended counted for what is still served goes on counting."""
+        served = {version["key"] for message in self._models.values() for version in message["versions"]}
+        for key in worker.health.keys() & served:
+            before = self._ended.get(key)
+            counters = worker.health[key]
+            self._ended[key] = counters if before is None else merge([{key: before}, {key: counters}])[key]

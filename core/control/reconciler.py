@@ -17,6 +17,7 @@ from core.control.desired import DesiredDeployment, desired_from_row
 from core.control.model_state import ModelState
 from core.control.plan import Action, Apply, next_retry, plan
 from core.control.rollout import LoadedVersion, Loads, Rollout, drain_and_close, park
+from core.control.totals import Report
 from core.control.watch import Watch, begin, reason_to_roll_back
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.revisions import Revisions
@@ -85,6 +86,14 @@ class Reconciler:
     def states(self) -> dict[str, str]:
         """The state of every model that this node knows."""
         return {name: state.state for name, state in self._states.items()}
+
+    async def totals(self, model: str | None = None) -> Report | None:
+        """None: nobody else counts."""
+        return None
+
+    def restarts(self) -> dict[str, dict[int, int]]:
+        """By model, how often the process of each of its versions was started again, where it was."""
+        return {name: state.restarts for name, state in self._states.items() if state.restarts}
 
     def counts(self, model: str) -> Snapshot:
         """The counters of a model's versions in service, over all processes."""

@@ -184,9 +184,8 @@ class HostConnection:
         if blocks:
             self._answers[request_id] = blocks
         waited_s = queued.started_at - queued.enqueued_at
-        self.protocol.send(
-            {"k": "result", "id": request_id, "t": described, "q": waited_s, "i": queued.infer_s}, parts
-        )
+        times_s = {"q": waited_s, "i": queued.infer_s, "b": queued.batch_wait_s}
+        self.protocol.send({"k": "result", "id": request_id, "t": described, **times_s}, parts)
 
     def _refuse(self, request_id: int, error: BaseException) -> None:
         if not isinstance(error, PlatformError):

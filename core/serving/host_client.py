@@ -254,7 +254,7 @@ def _result(header: Header, body: bytearray, link: Link) -> RunResult:
         name: array.copy() if where == "arena" else array
         for (name, array), (_, _, _, where, *_) in zip(tensors.items(), described, strict=True)
     }
-    return RunResult(outputs, header["q"], header["i"])
+    return RunResult(outputs, header["q"], header["i"], header["b"])
 
 
 def _stats(said: dict[str, Any]) -> RunnerStats:

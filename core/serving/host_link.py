@@ -79,6 +79,8 @@ class Link:
         """End the connection and let the memory go. May be called twice."""
         self._protocol.close()
         self._arena.close()
+        # Not left to the garbage collector, which comes late: each mapping holds a descriptor.
+        self._view = self._flight = None
 
     @property
     def free_bytes(self) -> int:

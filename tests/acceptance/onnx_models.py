@@ -15,6 +15,13 @@ def scale(factor: float = 2.0) -> bytes:
     return _model(nodes, [_floats("x", "batch", 4)], [_floats("y", "batch", 4)], weights)
 
 
+def wide(columns: int) -> bytes:
+    """`x` FP32 [batch, 1] in every column of `y`: an answer that takes a while to be written."""
+    nodes = [helper.make_node("Mul", ["x", "ones"], ["y"])]
+    weights = {"ones": np.ones((1, columns), np.float32)}
+    return _model(nodes, [_floats("x", "batch", 1)], [_floats("y", "batch", columns)], weights)
+
+
 def ratio() -> bytes:
     """`x` divided by itself: NaN where it is 0."""
     nodes = [helper.make_node("Div", ["x", "x"], ["y"])]

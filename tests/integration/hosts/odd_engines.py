@@ -12,7 +12,7 @@ import numpy as np
 from core.engines import registry
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
 from core.signature import Signature
-from tests.integration.hosts.hosting import signature
+from tests.integration.hosts.hosting import POISON, signature
 
 
 class NoisyEngine(Engine):
@@ -65,6 +65,35 @@ class BrokenEngine(NoisyEngine):
         raise RuntimeError(f"cannot make sense of {artifact}")
 
 
+class ShapelessEngine(NoisyEngine):
+    """Answers one item too few to a batch that holds 13, and `x` times 2 otherwise."""
+
+    name = "shapeless"
+
+    def load(self, artifact: Path, options: EngineOptions) -> Signature:
+        """Nothing to load."""
+        return signature()
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """Lose an item."""
+        x = inputs["x"]
+        return {"y": x[1:] * 2 if (x == POISON).any() else x * 2}
+
+
+class LeakyEngine(ShapelessEngine):
+    """Keeps another 32 MiB at every call."""
+
+    name = "leaky"
+
+    def __init__(self) -> None:
+        self._kept: list[np.ndarray] = []
+
+    def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        """Keep, and answer `x` times 2."""
+        self._kept.append(np.ones(32 << 20, np.uint8))
+        return {"y": inputs["x"] * 2}
+
+
 def _make_noise() -> None:
     noise = b'{"state": "ready"}\n\x00\xff\x1b[31m' + b"=" * (1 << 20)
     for fd in (1, 2):
@@ -77,10 +106,9 @@ def _make_noise() -> None:
 
 def main() -> None:
     """A host's program that knows these engines too."""
-    registry.ENGINES = {  # type: ignore[misc]
-        **registry.ENGINES,
-        **{name: f"{__name__}:{name.title()}Engine" for name in ("noisy", "greedy", "broken")},
-    }
+    names = ("noisy", "greedy", "broken", "shapeless", "leaky")
+    ours = {name: f"{__name__}:{name.title()}Engine" for name in names}
+    registry.ENGINES = {**registry.ENGINES, **ours}  # type: ignore[misc]
     from core.control.host_main import main
 
     main()

@@ -1,0 +1,70 @@
+"""What is counted, over all processes: with several workers, the control process adds it up.
+
+A worker hands over what it has counted every half second and before it asks; without workers, this process's own
+counts are all there is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from app.external.oip_statistics import VersionStatistics
+from app.state import Platform
+from core.control.totals import Report
+from core.metrics import Counts, ModelTraffic, VersionCounts
+from core.serving.deployment import Deployment
+from core.serving.target import Target
+from core.serving.version_health import Snapshot
+
+
+def take_counted(platform: Platform) -> Report:
+    """What this worker has counted since the last call, by model, in JSON's types."""
+    report: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for (model, version), counts in platform.counts.take().items():
+        report[model].setdefault("versions", {})[str(version)] = counts.to_json()
+    traffic, platform.traffic = platform.traffic, defaultdict(ModelTraffic)
+    for model, one in traffic.items():
+        report[model]["traffic"] = one.to_json()
+    for target, statistics in platform.statistics.take():
+        if isinstance(target, Deployment) and target.recipe:
+            report[target.model].setdefault("loaded", {})[target.recipe["key"]] = statistics.to_numbers()
+    return dict(report)
+
+
+def counts_of(platform: Platform, totals: Report | None) -> Counts:
+    """The counts behind the metrics."""
+    if totals is None:
+        return platform.counts
+    counts = Counts()
+    for model, total in totals.items():
+        for version, said in total.get("versions", {}).items():
+            counts.versions[model, int(version)] = VersionCounts.from_json(said)
+    return counts
+
+
+def traffic_of(platform: Platform, totals: Report | None) -> Mapping[str, ModelTraffic]:
+    """The traffic of each model."""
+    if totals is None:
+        return platform.traffic
+    return {
+        model: ModelTraffic.from_json(total["traffic"]) for model, total in totals.items() if "traffic" in total
+    }
+
+
+def statistics_of(platform: Platform, target: Target, totals: Report | None) -> VersionStatistics:
+    """What a loaded version has done since it was loaded."""
+    own = platform.statistics.of(target)
+    if totals is None or not isinstance(target, Deployment):
+        return own
+    said = totals.get(target.model, {}).get("loaded", {}).get(target.recipe["key"])
+    return own if said is None else VersionStatistics.from_numbers(own.batchable, said)
+
+
+def health_of(platform: Platform, model: str, totals: Report | None) -> Snapshot:
+    """The counters of a model's versions in service, and of its shadows."""
+    if totals is None:
+        return platform.catalogue.snapshot(model)
+    health: Snapshot = totals.get(model, {}).get("health", {})
+    return health
