@@ -384,6 +384,6 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         done = subprocess.run(
             command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=False
         )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr.strip() == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use."
     assert done.stdout == ""
