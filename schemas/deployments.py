@@ -37,7 +37,10 @@ class DeploymentPut(Body):
     traffic: list[TrafficPart] | None = Field(None, min_length=1, max_length=16)
     engine: str = Field("auto", max_length=32, description="An engine's name, or `auto`.")
     device: str = Field("cpu", max_length=32, pattern=r"^[a-z]+(:\d+)?$", description="`cpu`, `cuda:0` …")
-    instances: int = Field(1, ge=1, le=64, description="Slots that run batches side by side.")
+    instances: int = Field(1, ge=1, le=64, description="At least so many batches may run side by side.")
+    max_instances: int | None = Field(
+        None, ge=1, le=64, description="At most so many, as the load asks; null for one a core on `cpu`."
+    )
     max_batch: int | None = Field(None, ge=1, le=4096, description="Items in one batch at most.")
     max_delay_ms: float | None = Field(None, ge=0, le=10_000, description="Wait this long for a fuller batch.")
     queue_size: int | None = Field(None, ge=1, le=1_000_000, description="Items that may wait.")
@@ -59,6 +62,12 @@ class DeploymentPut(Body):
                 raise ValueError("at least one version in `traffic` must be live")
         return self
 
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.max_instances is not None and self.max_instances < self.instances:
+            raise ValueError("`max_instances` may not be less than `instances`")
+        return self
+
 
 class DeploymentAccepted(Answer):
     """The change is written down; the state says how far it is."""
@@ -76,6 +85,7 @@ class Desired(Answer):
     engine: str
     device: str
     instances: int
+    max_instances: int | None = None
     max_batch: int
     max_delay_ms: float
     queue_size: int
@@ -94,6 +104,17 @@ class QueueAnswer(Answer):
 
     depth: int
     capacity: int
+
+
+class SlotsAnswer(Answer):
+    """Batches side by side, of all live versions."""
+
+    now: int = Field(description="How many may run side by side now, as the load is.")
+    busy: int
+    most: int = Field(description="How many they may become.")
+    threads: dict[str, int] = Field(
+        description="How many batches ran with so many threads; 0 where the engine decides."
+    )
 
 
 class ShadowAnswer(Answer):
@@ -133,6 +154,7 @@ class Observed(Answer):
     reason: str
     versions: list[ObservedVersion]
     queue: QueueAnswer
+    slots: SlotsAnswer
     batch_sizes: dict[str, int] = Field(description="How many batches of each size, in items, were run.")
     why_not_batching: str | None = None
     updated_at: Moment | None = None

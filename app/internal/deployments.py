@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -30,6 +30,7 @@ from schemas.deployments import (
     ObservedVersion,
     QueueAnswer,
     ShadowAnswer,
+    SlotsAnswer,
 )
 
 router = APIRouter(prefix="/models/{name}/deployment", tags=["deployments"])
@@ -101,9 +102,6 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
     live = [served.target for served in house.catalogue.serving(name)]
     deployments = [target for target in live if isinstance(target, LiveDeployment)]
     stats = [await deployment.stats() for deployment in deployments]
-    sizes: Counter[int] = Counter()
-    for one in stats:
-        sizes.update(one.batch_sizes)
     health = health_of(house, name, await house.reconciler.totals(name))
     return Observed(
         generation=status.generation if status else 0,
@@ -114,10 +112,23 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
             depth=sum(one.depth for one in stats),
             capacity=int(desired.spec["queue_size"]),
         ),
-        batch_sizes={str(size): sizes[size] for size in sorted(sizes)},
+        slots=SlotsAnswer(
+            now=sum(one.slots for one in stats),
+            busy=sum(one.busy for one in stats),
+            most=sum(one.max_slots for one in stats),
+            threads=_summed(one.batch_threads for one in stats),
+        ),
+        batch_sizes=_summed(one.batch_sizes for one in stats),
         why_not_batching=_why_not_batching(deployments, stats),
         updated_at=status.updated_at if status else None,
     )
+
+
+def _summed(counts: Iterable[Mapping[int, int]]) -> dict[str, int]:
+    total: Counter[int] = Counter()
+    for one in counts:
+        total.update(one)
+    return {str(key): total[key] for key in sorted(total)}
 
 
 def _versions(rows: Sequence[Mapping[str, Any]], snapshot: Snapshot) -> list[ObservedVersion]:

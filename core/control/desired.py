@@ -38,6 +38,8 @@ class DesiredDeployment:
     engine: str = "auto"
     device: str = "cpu"
     instances: int = 1
+    max_instances: int | None = None
+    """Up to how many slots follow the load; None for as many as there are cores, on `cpu`."""
     max_batch: int = 32
     max_delay_ms: float = 0.0
     queue_size: int = 256
@@ -59,6 +61,7 @@ class DesiredDeployment:
             self.engine,
             self.device,
             self.instances,
+            self.max_instances,
             self.max_batch,
             self.max_delay_ms,
             self.queue_size,
@@ -85,7 +88,17 @@ def desired_from_row(
         TrafficShare(int(s["version"]), float(s.get("weight", 1.0)), str(s.get("mode", "live")))
         for s in spec.get("traffic", ())
     )
-    names = ("engine", "device", "instances", "max_batch", "max_delay_ms", "queue_size", "timeout_ms", "isolation")
+    names = (
+        "engine",
+        "device",
+        "instances",
+        "max_instances",
+        "max_batch",
+        "max_delay_ms",
+        "queue_size",
+        "timeout_ms",
+        "isolation",
+    )
     chosen = {name: spec[name] for name in names if spec.get(name) is not None}
     watch = WatchLimits(**spec["watch"]) if spec.get("watch") else None
     rolled_back = str(spec.get("rolled_back") or "")

@@ -13,10 +13,12 @@ from core.control.host_main import make_engine
 from core.control.hosted import HostedRunner
 from core.database.repositories.versions import Versions
 from core.database.session import Database
+from core.engines.cores import cores_available
 from core.engines.registry import engines_for
 from core.errors import LoadFailed
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.runner import LocalRunner, Runner, RunnerOptions
+from core.serving.slot_policy import widths
 from core.signature import Signature
 from core.store.artifacts import ArtifactStore
 from core.store.manifest import Manifest, manifest_from_json
@@ -75,15 +77,16 @@ class Loader:
         name = f"{desired.model}-v{version}"
         options = RunnerOptions(
             name,
-            instances=desired.instances,
+            **_slots(desired),
             max_batch=desired.max_batch,
             max_delay_ms=desired.max_delay_ms,
             queue_size=desired.queue_size,
         )
+        bounds = options.bounds
         job = {
             "engine": engine,
             "artifact": str(artifact),
-            "engine_options": {"device": desired.device, "threads": 0},
+            "engine_options": {"device": desired.device, "widths": widths(bounds) if bounds else ()},
             "options": asdict(options),
         }
         if desired.isolation == "thread" and not self._always_hosted:
@@ -104,6 +107,15 @@ class Loader:
         if not self._store.exists(row.sha256):
             raise LoadFailed(f"The files of version {version} are missing from the store; upload them again.")
         return row.format, manifest_from_json(row.manifest), self._store.path(row.sha256)
+
+
+def _slots(desired: DesiredDeployment) -> dict[str, int]:
+    """Its bounds. Off the cpu there are no cores to divide: slots are what is asked for."""
+    if desired.device != "cpu":
+        return {"instances": desired.instances, "max_instances": desired.max_instances or desired.instances}
+    cores = cores_available()
+    most = desired.max_instances or max(desired.instances, cores)
+    return {"instances": desired.instances, "max_instances": most, "cores": cores}
 
 
 def _choose_engine(wanted: str, format_: str) -> str:

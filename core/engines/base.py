@@ -8,7 +8,7 @@ at once when `concurrent` is true.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,10 +22,15 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to load: `device` as in `cpu`, `cuda:0`; `threads` inside one run, 0 for all cores of the machine."""
+    """How to load: `device` as in `cpu`, `cuda:0`; `threads` inside one run, 0 for all cores of the machine.
+
+    `widths` are the numbers of threads that `run_wide` will be called with, the largest first, in place of
+    `threads`. An engine that can hold one model for several of them shares its weights; others take the first.
+    """
 
     device: str = "cpu"
     threads: int = 0
+    widths: Sequence[int] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +68,13 @@ class Engine(ABC):
     @abstractmethod
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch, the first axis being the batch, and return every output. Raises RunFailed."""
+
+    def run_wide(self, inputs: Tensors, threads: int) -> dict[str, np.ndarray[Any, Any]]:
+        """As `run`, with about so many threads. Optional: an engine of one width has nothing to choose.
+
+        Runs side by side share their threads but the calling ones: two runs of 3 are 2 callers and 2 helpers.
+        """
+        return self.run(inputs)
 
     @abstractmethod
     def memory(self) -> int:

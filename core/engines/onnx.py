@@ -13,10 +13,15 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import psutil
+import structlog
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
+from core.engines.cores import cores_available
+from core.engines.onnx_widths import open_sharing
 from core.errors import EngineUnavailable, LoadFailed, RunFailed
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
+
+log = structlog.get_logger(__name__)
 
 _HINT = "pip install 'pulvinar[cpu]', or 'pulvinar[gpu]' on a machine with an NVIDIA driver"
 _LOG_ERRORS = 3
@@ -54,8 +59,9 @@ _ONNX_BF16: Final = 16  # onnx.TensorProto.BFLOAT16
 
 
 class OnnxEngine(Engine):
-    """One ONNX Runtime session. `extra` takes `allow_spinning` (default false: idle threads sleep).
+    """One ONNX Runtime session, or one for each width on the same weights.
 
+    `extra` takes `allow_spinning` (default false: idle threads sleep).
     `BYTES` tensors are object arrays: str or UTF-8 bytes go in, str comes out.
     """
 
@@ -64,7 +70,8 @@ class OnnxEngine(Engine):
     concurrent: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._session: Any = None
+        self._sessions: list[Any] = []
+        """By the number of threads asked for; 0 is the widest."""
         self._outputs: list[str] = []
         self._plain = True
         self._memory_bytes = 0
@@ -86,13 +93,14 @@ class OnnxEngine(Engine):
         before_bytes = psutil.Process().memory_info().rss
         try:
             file_bytes = artifact.stat().st_size
-            session = library.InferenceSession(str(artifact), _session_options(library, options), providers)
+            sessions = _open(library, artifact, options, providers)
         except Exception as error:
             raise LoadFailed(f"ONNX Runtime cannot load the model: {_sentence(error, artifact)}") from error
+        session = sessions[0]
         if options.device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
             raise EngineUnavailable(f"ONNX Runtime could not start on {options.device}: check the NVIDIA driver.")
         signature = Signature(_specs(session.get_inputs(), "input"), _specs(session.get_outputs(), "output"))
-        self._session, self._outputs = session, [spec.name for spec in signature.outputs]
+        self._sessions, self._outputs = sessions, [spec.name for spec in signature.outputs]
         self._plain = _is_plain(signature)
         self.bounded = options.device == "cpu" and _is_bounded(artifact, file_bytes)
         self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
@@ -100,9 +108,14 @@ class OnnxEngine(Engine):
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Run one batch; nothing is cast. Safe from several threads at once. Raises RunFailed."""
-        session = self._session
-        if session is None:
+        return self.run_wide(inputs, 0)
+
+    def run_wide(self, inputs: Tensors, threads: int) -> dict[str, np.ndarray[Any, Any]]:
+        """As `run`, in the narrowest session that has so many threads, or the widest."""
+        sessions = self._sessions
+        if not sessions:
             raise RunFailed("The model is not loaded.")
+        session = sessions[threads] if threads < len(sessions) else sessions[0]
         try:
             feed = {name: _to_runtime(value) for name, value in inputs.items()}
             values = session.run(self._outputs, feed) if self._plain else _run_bf16(session, self._outputs, feed)
@@ -115,8 +128,8 @@ class OnnxEngine(Engine):
         return self._memory_bytes
 
     def close(self) -> None:
-        """Drop the session; runs that are under way keep it until they end."""
-        self._session = None
+        """Drop the sessions; runs that are under way keep theirs until they end."""
+        self._sessions = []
         self._memory_bytes = 0
 
 
@@ -130,10 +143,29 @@ def _library() -> ModuleType:
     return library
 
 
-def _session_options(library: ModuleType, options: EngineOptions) -> Any:
+def _open(library: ModuleType, artifact: Path, options: EngineOptions, providers: list[Any]) -> list[Any]:
+    """Sessions by the number of threads wanted: 0 is the widest, any other number the narrowest that has it."""
+    wide, *narrower = options.widths or (options.threads or cores_available(),)
+    by_width = {}
+    if narrower and options.device == "cpu":
+        try:
+            by_width = open_sharing(
+                library, artifact, options.widths, lambda n: _session_options(library, options, n)
+            )
+        except Exception as error:  # one width is as right; and what is wrong with the file will be said below
+            log.info("onnx.one_width", reason=_sentence(error, artifact))
+    if not by_width:
+        by_width = {
+            wide: library.InferenceSession(str(artifact), _session_options(library, options, wide), providers)
+        }
+    enough = [min((width for width in by_width if width >= n), default=max(by_width)) for n in range(wide + 1)]
+    return [by_width[wide], *(by_width[width] for width in enough[1:])]
+
+
+def _session_options(library: ModuleType, options: EngineOptions, threads: int) -> Any:
     chosen = library.SessionOptions()
     # A number, not ORT's own 0: that one would pin each thread to a core, and sessions would share the same few.
-    chosen.intra_op_num_threads = options.threads or _cores()
+    chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
     chosen.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
     chosen.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -252,9 +284,3 @@ def _sentence(error: Exception, artifact: Path | None = None) -> str:
 def _without_path(match: re.Match[str]) -> str:
     # Graph nodes are called /conv1/Conv and help the reader; what begins at a real root folder is a path.
     return "a file" if os.path.isdir(f"/{match[1]}") else match[0]
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -52,6 +52,10 @@ class BatchCosts:
     def __init__(self, max_batch: int) -> None:
         self.limit = max_batch
         """The batch size to stay within now."""
+        self.usual = max_batch
+        """The same, but for the batch in which a larger size is tried."""
+        self.item_s: float | None = None
+        """Seconds an item at the best size; None while nothing is known."""
         self._max_batch = max_batch
         self._costs: dict[int, float] = {}
         self._batches = 0
@@ -62,8 +66,9 @@ class BatchCosts:
         cost, known = seconds / items, self._costs.get(size)
         self._costs[size] = cost if known is None else min(cost, known * FADE)
         self._batches += 1
-        explore = self._batches % EXPLORE_EVERY == 0
-        self.limit = self._max_batch if explore else best_size(self._costs, self._max_batch)
+        self.item_s = min(self._costs.values())
+        self.usual = best_size(self._costs, self._max_batch)
+        self.limit = self._max_batch if self._batches % EXPLORE_EVERY == 0 else self.usual
 
     @property
     def seconds_an_item(self) -> Costs:

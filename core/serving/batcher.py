@@ -1,4 +1,7 @@
-"""Hands what waits to slots that are free. Lives on the event loop; decides nothing itself (`batch_policy`)."""
+"""Hands what waits to slots that are free. Lives on the event loop; decides nothing itself.
+
+`batch_policy` says what runs next, `slot_policy` how many batches run side by side.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from core.serving.batch_size_policy import BatchCosts
 from core.serving.deadlines import Deadlines
 from core.serving.engine_worker import Batch, EngineWorker
 from core.serving.request_queue import QueuedRequest, RequestQueue
+from core.serving.slot_policy import Demand, SlotBounds, share, slots_for, threads_for
 
 HANG_GRACE_S = 2.0
 
@@ -26,15 +30,20 @@ class Batcher:
         policy: BatchPolicy,
         loop: asyncio.AbstractEventLoop,
         costs: BatchCosts | None = None,
+        bounds: SlotBounds | None = None,
     ) -> None:
         self.queue = queue
         self.policy = policy
+        self.bounds = bounds
+        """Between which its slots follow the load; without, every slot there is may be used."""
         self.costs = costs or BatchCosts(policy.max_batch)
         """What batches cost here, and so how large they should be."""
         self.batch_sizes: Counter[int] = Counter()
         """How many batches of each size, in items, have been run."""
         self.batch_seconds: defaultdict[int, float] = defaultdict(float)
         """How long they ran in all."""
+        self.batch_threads: Counter[int] = Counter()
+        """How many batches ran with so many threads; 0 where that was left to the engine."""
         self.on_start: Callable[[int, Batch], None] | None = None
         self.on_end: Callable[[int, Batch], None] | None = None
         """Called with the slot's number around each batch."""
@@ -43,6 +52,7 @@ class Batcher:
         self._loop = loop
         self._free: list[EngineWorker] = []
         self._busy = 0
+        self._running_items = 0
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: Deadlines[QueuedRequest] = Deadlines(loop, self._expired)
@@ -54,6 +64,16 @@ class Batcher:
         """Let a slot take batches."""
         self._free.append(worker)
         self._wake()
+
+    @property
+    def slots(self) -> int | None:
+        """How many batches may run side by side now; None where nothing but the number of slots limits them."""
+        bounds, queue = self.bounds, self.queue
+        if bounds is None or bounds.fixed:
+            return None if bounds is None else bounds.most
+        requests = self._busy + queue.requests + (queue.depth > queue.waiting)
+        items = queue.depth + self._running_items
+        return slots_for(Demand(items, requests, self.costs.usual, self.costs.item_s), bounds)
 
     def submit(self, request: QueuedRequest) -> None:
         """Let an admitted request wait; its future is resolved later, or cancelled by its caller."""
@@ -89,15 +109,16 @@ class Batcher:
     def done(self, worker: EngineWorker, batch: Batch) -> None:
         """A slot has finished a batch: deliver it, and give the slot something else."""
         self._running.discard(batch)
-        self._busy -= 1
+        self._left(batch)
         self._free.append(worker)
         if self.on_end is not None:
             self.on_end(worker.number, batch)
         self.batch_sizes[batch.items] += 1
         seconds = batch.ended_at - batch.started_at
         self.batch_seconds[batch.items] += seconds
+        self.batch_threads[batch.threads] += 1
         if batch.whole:
-            self.costs.observe(batch.items, seconds)
+            self.costs.observe(batch.items, seconds * batch.share)
         self._deliver(batch)
         self._pump()
         self._note_idle()
@@ -111,6 +132,9 @@ class Batcher:
     def _pump(self) -> None:
         self._pump_due = False
         while self._free and self.queue.waiting:
+            slots = self.slots
+            if slots is not None and self._busy >= slots:
+                return
             now = time.monotonic()
             limit = self.costs.limit
             decision = decide(self.queue.lanes(), now, self.policy, limit)
@@ -120,11 +144,11 @@ class Batcher:
                 return
             requests = self._still_wanted(self.queue.take(decision.lanes, limit), now)
             if requests:
-                self._start(requests, now, limit)
+                self._start(requests, now, limit, slots)
         self._note_idle()
 
-    def _start(self, requests: Sequence[QueuedRequest], now: float, limit: int) -> None:
-        batch = Batch(requests, now, limit)
+    def _start(self, requests: Sequence[QueuedRequest], now: float, limit: int, slots: int | None) -> None:
+        batch = self._batch(requests, now, limit, slots)
         worker = self._free.pop()
         free_since = worker.free_since
         for request in requests:
@@ -132,12 +156,24 @@ class Batcher:
             request.batch_items = batch.items
             request.batch_wait_s = now - max(free_since, request.enqueued_at)
         self._busy += 1
+        self._running_items += batch.items
         if self.on_start is not None:
             self.on_start(worker.number, batch)
         batch.deadline = max([request.deadline for request in requests]) + HANG_GRACE_S
         batch.worker = worker
         self._running.add(batch)
         worker.start(batch)
+
+    def _batch(self, requests: Sequence[QueuedRequest], now: float, limit: int, slots: int | None) -> Batch:
+        if slots is None or self.bounds is None:
+            return Batch(requests, now, limit)
+        threads = threads_for(slots, self.bounds)
+        part = 1.0 if self.bounds.fixed else share(threads, self._busy + 1, self.bounds)
+        return Batch(requests, now, limit, threads, part)
+
+    def _left(self, batch: Batch) -> None:
+        self._busy -= 1
+        self._running_items -= batch.items
 
     def _expired(self, request: QueuedRequest) -> None:
         self.queue.forget(request)
@@ -150,7 +186,7 @@ class Batcher:
         worker = batch.worker
         assert worker is not None
         worker.abandon()
-        self._busy -= 1
+        self._left(batch)
         if self.on_hung is not None:
             self.on_hung(worker)
         self._note_idle()

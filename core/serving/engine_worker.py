@@ -31,10 +31,28 @@ Outputs = dict[str, np.ndarray[Any, Any]]
 class Batch:
     """Requests that run together, and after the run one outcome for each: outputs or an error."""
 
-    __slots__ = ("deadline", "ended_at", "items", "limit", "outcomes", "requests", "started_at", "whole", "worker")
+    __slots__ = (
+        "deadline",
+        "ended_at",
+        "items",
+        "limit",
+        "outcomes",
+        "requests",
+        "share",
+        "started_at",
+        "threads",
+        "whole",
+        "worker",
+    )
 
-    def __init__(self, requests: Sequence[QueuedRequest], now: float, limit: int) -> None:
+    def __init__(
+        self, requests: Sequence[QueuedRequest], now: float, limit: int, threads: int = 0, share: float = 1.0
+    ) -> None:
         self.requests = requests
+        self.threads = threads
+        """How many threads the engine may use; 0 leaves it to the engine."""
+        self.share = share
+        """The part of the machine that it has."""
         self.items = sum(request.items for request in requests)
         self.limit = limit
         """How many items are run at a time; a request with more is run in parts."""
@@ -125,34 +143,34 @@ class EngineWorker:
 
     def _outcomes(self, batch: Batch, requests: Sequence[QueuedRequest]) -> list[Outputs | PlatformError]:
         try:
-            return list(self._run_together(requests, batch.limit))
+            return list(self._run_together(requests, batch.limit, batch.threads))
         except PlatformError as error:
             batch.whole = False
             if len(requests) == 1:
                 return [error]
         return [outcome for request in requests for outcome in self._outcomes(batch, [request])]
 
-    def _run_together(self, requests: Sequence[QueuedRequest], limit: int) -> list[Outputs]:
+    def _run_together(self, requests: Sequence[QueuedRequest], limit: int, threads: int) -> list[Outputs]:
         if len(requests) == 1:
-            return [self._run_chunks(requests[0].inputs, requests[0].items, limit)]
+            return [self._run_chunks(requests[0].inputs, requests[0].items, limit, threads)]
         first = requests[0].inputs
         joined = {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
-        outputs = self._run_chunks(joined, sum([request.items for request in requests]), limit)
+        outputs = self._run_chunks(joined, sum([request.items for request in requests]), limit, threads)
         return _split(outputs, requests)
 
-    def _run_chunks(self, inputs: Tensors, items: int, limit: int) -> Outputs:
+    def _run_chunks(self, inputs: Tensors, items: int, limit: int, threads: int) -> Outputs:
         """Run as many items as fit at a time, and join the outputs again."""
         if not self._batchable or items <= limit:
-            return self._run_once(inputs, items)
+            return self._run_once(inputs, items, threads)
         parts = []
         for start in range(0, items, limit):
             part = {name: array[start : start + limit] for name, array in inputs.items()}
-            parts.append(self._run_once(part, min(limit, items - start)))
+            parts.append(self._run_once(part, min(limit, items - start), threads))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run_once(self, inputs: Tensors, items: int) -> Outputs:
+    def _run_once(self, inputs: Tensors, items: int, threads: int) -> Outputs:
         try:
-            outputs = self.engine.run(inputs)
+            outputs = self.engine.run_wide(inputs, threads) if threads else self.engine.run(inputs)
         except PlatformError:
             raise
         except Exception as error:  # an engine's bug must not end the slot

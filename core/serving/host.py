@@ -37,7 +37,7 @@ class HostServer:
     def __init__(self, runner: LocalRunner, path: Path) -> None:
         self.runner = runner
         self._path = path
-        self._flight = FlightRecorder(max(RECORDED_SLOTS, runner.options.instances))
+        self._flight = FlightRecorder(max(RECORDED_SLOTS, runner.options.most))
         self._connections: set[HostConnection] = set()
         self._welcomes: set[asyncio.Task[None]] = set()
         self._number = 0
@@ -77,7 +77,7 @@ class HostServer:
         greeting = {
             "connection": number,
             "signature": self.runner.signature.to_json(),
-            "room": options.instances * options.max_batch,
+            "room": options.most * options.max_batch,
         }
         try:
             view = ArenaView(await greet_client(peer, greeting, [arena.fd, self._flight.fd]))
@@ -198,7 +198,7 @@ class HostConnection:
 
     async def _stats(self, request_id: int) -> None:
         stats = asdict(await self._server.runner.stats())
-        for name in ("batch_sizes", "batch_seconds"):
+        for name in ("batch_sizes", "batch_seconds", "batch_threads"):
             stats[name] = {str(size): value for size, value in stats[name].items()}
         self.protocol.send({"k": "stats", "id": request_id, "stats": stats})
 

@@ -259,7 +259,7 @@ def _result(header: Header, body: bytearray, link: Link) -> RunResult:
 
 def _stats(said: dict[str, Any]) -> RunnerStats:
     # JSON has no numbers for keys.
-    for name in ("batch_sizes", "batch_seconds"):
+    for name in ("batch_sizes", "batch_seconds", "batch_threads"):
         said[name] = {int(size): value for size, value in said[name].items()}
     return RunnerStats(**said)
 

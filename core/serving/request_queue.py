@@ -81,6 +81,8 @@ class RequestQueue:
         """Items admitted that no slot has taken yet, those in pre-processing among them."""
         self.waiting = 0
         """Items that a slot could take now."""
+        self.requests = 0
+        """Requests that hold them."""
         self._lanes: dict[tuple[object, int], _Waiting] = {}
 
     def admit(self, items: int) -> None:
@@ -101,6 +103,7 @@ class RequestQueue:
         lane.requests[request] = None
         lane.items += request.items
         self.waiting += request.items
+        self.requests += 1
 
     def forget(self, request: QueuedRequest) -> None:
         """Free the place of a request whose caller has gone; nothing happens when it no longer waits."""
@@ -108,7 +111,7 @@ class RequestQueue:
         if lane is None or request not in lane.requests:
             return
         del lane.requests[request]
-        self._left(request.lane, lane, request.items)
+        self._left(request.lane, lane, request.items, 1)
 
     def lanes(self) -> list[Lane]:
         """What the policy looks at, in the order that `take` understands."""
@@ -131,7 +134,7 @@ class RequestQueue:
     def _take_from(self, key: tuple[object, int], room: int, taken: list[QueuedRequest]) -> int:
         """Move what fits from one lane to `taken`; returns the room that is left."""
         lane = self._lanes[key]
-        items = 0
+        items, before = 0, len(taken)
         while lane.requests:
             request = next(iter(lane.requests))
             if request.items > room - items and taken:
@@ -139,7 +142,7 @@ class RequestQueue:
             del lane.requests[request]
             items += request.items
             taken.append(request)
-        self._left(key, lane, items)
+        self._left(key, lane, items, len(taken) - before)
         return room - items
 
     def clear(self) -> list[QueuedRequest]:
@@ -147,11 +150,12 @@ class RequestQueue:
         everything = [request for lane in self._lanes.values() for request in lane.requests]
         self._lanes.clear()
         self.depth -= self.waiting
-        self.waiting = 0
+        self.waiting = self.requests = 0
         return everything
 
-    def _left(self, key: tuple[object, int], lane: _Waiting, items: int) -> None:
+    def _left(self, key: tuple[object, int], lane: _Waiting, items: int, requests: int) -> None:
         lane.items -= items
+        self.requests -= requests
         self.waiting -= items
         self.depth -= items
         if not lane.requests:

@@ -19,6 +19,7 @@ from core.serving.batcher import Batcher
 from core.serving.engine_worker import Batch, EngineWorker
 from core.serving.inline_policy import inline_items
 from core.serving.request_queue import QueuedRequest, RequestQueue
+from core.serving.slot_policy import SlotBounds, widths
 from core.serving.warm_up import measure_batches, warm_up_inputs
 from core.signature import Signature
 
@@ -37,9 +38,23 @@ class RunnerOptions:
 
     name: str
     instances: int = 1
+    max_instances: int | None = None
+    """Up to how many slots follow the load; None for `instances` and no more."""
+    cores: int = 0
+    """What slots that run side by side share; 0 leaves the threads of a run to the engine."""
     max_batch: int = 32
     max_delay_ms: float = 0.0
     queue_size: int = 256
+
+    @property
+    def most(self) -> int:
+        """How many slots there may be."""
+        return max(self.instances, self.max_instances or 0)
+
+    @property
+    def bounds(self) -> SlotBounds | None:
+        """Between which the slots follow the load; None where nobody divides cores between them."""
+        return SlotBounds(self.instances, self.most, self.cores) if self.cores else None
 
 
 @dataclass(slots=True)
@@ -60,11 +75,16 @@ class RunnerStats:
     depth: int = 0
     busy: int = 0
     slots: int = 0
+    """Batches that may run side by side now."""
+    max_slots: int = 0
+    """As many as they may become."""
     memory_bytes: int = 0
     restarts: int = 0
     batch_sizes: dict[int, int] = field(default_factory=dict)
     batch_seconds: dict[int, float] = field(default_factory=dict)
     """How long the batches of each size ran, in all."""
+    batch_threads: dict[int, int] = field(default_factory=dict)
+    """How many batches ran with so many threads; 0 where that was left to the engine."""
     why_not_larger: str | None = None
     """Why batches stay smaller than `max_batch`, where they do."""
 
@@ -176,10 +196,12 @@ class LocalRunner:
         return RunnerStats(
             depth=self._queue.depth,
             busy=sum(worker.current is not None for worker in self._workers),
-            slots=len(self._workers),
+            slots=self._slots(),
+            max_slots=len(self._workers),
             memory_bytes=sum(engine.memory() for engine in self._engines),
             batch_sizes=dict(self._batcher.batch_sizes) if self._batcher else {},
             batch_seconds=dict(self._batcher.batch_seconds) if self._batcher else {},
+            batch_threads=dict(self._batcher.batch_threads) if self._batcher else {},
             why_not_larger=self._batcher.costs.why() if self._batcher else None,
         )
 
@@ -194,6 +216,14 @@ class LocalRunner:
         engines, self._engines = self._engines, []
         await asyncio.to_thread(_finish, workers, engines)
 
+    def _slots(self) -> int:
+        allowed = self._batcher.slots if self._batcher is not None else None
+        return len(self._workers) if allowed is None else min(allowed, len(self._workers))
+
+    def _bounds(self) -> SlotBounds | None:
+        """Engines that run one batch at a time are as many as was asked for, with weights of their own."""
+        return self.options.bounds if self._engines[0].concurrent else None
+
     async def _load(self) -> None:
         engine, self._signature = await in_own_thread(self._make_engine, _close_pair)
         self._engines.append(engine)
@@ -205,8 +235,10 @@ class LocalRunner:
     def _warm(self) -> None:
         inputs = warm_up_inputs(self._signature)
         if inputs is not None:
+            bounds = self._bounds()
             for engine in self._engines:
-                engine.run(inputs)
+                for threads in widths(bounds) if bounds is not None else (0,):
+                    engine.run_wide(inputs, threads)
 
     def _measure(self) -> None:
         inputs = warm_up_inputs(self._signature)
@@ -216,10 +248,11 @@ class LocalRunner:
     def _open_slots(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
         policy = BatchPolicy(self._max_batch, self.options.max_delay_ms / 1000)
-        self._batcher = Batcher(self._queue, policy, loop, self._costs)
+        bounds = self._bounds()
+        self._batcher = Batcher(self._queue, policy, loop, self._costs, bounds)
         self._batcher.on_hung = self._replace
         self._batcher.on_start, self._batcher.on_end = self.on_batch_start, self.on_batch_end
-        for number in range(self.options.instances):
+        for number in range(bounds.most if bounds is not None else self.options.instances):
             self._open_slot(number, self._engines[number % len(self._engines)])
 
     def _open_slot(self, number: int, engine: Engine) -> None:
