@@ -2,8 +2,9 @@
 
 A session's threads are fixed when it is opened, and what two sessions could share are only weights that the
 optimiser leaves as they are: it does not leave those of a convolution. So the model is optimised once, into files
-that are opened once for each width: their weights are mapped into memory, where the pages are the same. The
-files are deleted as soon as the sessions are open; the pages stay until the last session is closed.
+that are opened once for each width: their weights, in the order that the kernels want, are mapped into memory,
+where the pages are the same. The files are deleted as soon as the sessions are open; the pages stay until the last
+session is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 _WEIGHTS: Final = "weights"
 _MIN_BYTES: Final = 1024
 """Smaller tensors stay in the graph: a mapping of its own costs a page or two."""
-_ROOM: Final = 2
+_ROOM: Final = 3
 """The folder of temporary files must have room for so many times the model."""
 
 
@@ -39,6 +40,7 @@ def _optimise(library: ModuleType, artifact: Path, into: Path, options: Any) -> 
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", _WEIGHTS)
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(_MIN_BYTES))
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     library.InferenceSession(str(artifact), options, ["CPUExecutionProvider"])
 
 
