@@ -1,16 +1,19 @@
 """Slots that follow the load against fixed settings, on all cores: one caller, and many.
 
-Fixed settings are one slot with all the threads, and a slot a core with one thread each.
+Fixed settings are one slot with all the threads, and a slot a core with one thread each. All three are in service, and
+one is called at a time; each round begins with another of them.
 
-`python -m benchmarks.slots --seconds 5 --rounds 3 --connections 1,16`
+`python -m benchmarks.slots --seconds 2 --rounds 9 --connections 1,16`
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from benchmarks import models
 from benchmarks.harness import load, options, report
 from benchmarks.harness.pulvinar import Admin, Installation
 from benchmarks.harness.report import at_least
@@ -27,21 +30,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, keep."""
-    chosen = options.parser(__doc__ or "", connections="1,16").parse_args(arguments)
-    workload, found = photo(640, 480), Comparison()
+    made = options.parser(__doc__ or "", seconds=2, rounds=9, connections="1,16")
+    chosen = made.parse_args(arguments)
+    workload, found, names = photo(640, 480), Comparison(), list(SETTINGS)
     installation = Installation("slots")
-    model = installation.add_model_for("classify")
+    for name in names:
+        installation.add_model(name, models.classifier_package())
     installation.create_token()
-    call = installation.call(workload)
+    calls = {name: replace(installation.call(workload), path=f"/api/v1/inference/{name}") for name in names}
     with installation.start(None) as server, Admin(server.port) as admin:
+        for name, spec in SETTINGS.items():
+            admin.deploy(name, version=1, **spec)
+            load.run(server.port, calls[name], max(chosen.connections), 1, None)
         for index in range(chosen.rounds):
-            for name, spec in SETTINGS.items():
-                print(f"round {index + 1}/{chosen.rounds}: {name}", flush=True)
-                admin.deploy(model, version=1, **spec)
-                for count in chosen.connections:
-                    run = load.run(server.port, call, count, chosen.seconds, None)
+            print(f"round {index + 1}/{chosen.rounds}", flush=True)
+            first = index % len(names)
+            for count in chosen.connections:
+                for name in names[first:] + names[:first]:
+                    run = load.run(server.port, calls[name], count, chosen.seconds, None)
                     found.runs.setdefault((name, workload.name, count), []).append(run)
-    names = list(SETTINGS)
     aims = [
         at_least(f"{count} connections, over {name}", 1.0, found.ratio("following", name, workload.name, count))
         for count in chosen.connections

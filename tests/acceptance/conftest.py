@@ -74,7 +74,7 @@ class Slow:
 
     def deploy(self, **options: Any) -> None:
         """Serve it with these options, one request at a time."""
-        self.server.deploy("slow", max_batch=1, **options)
+        self.server.deploy("slow", max_batch=1, max_instances=1, **options)
 
 
 @pytest.fixture(scope="session")
