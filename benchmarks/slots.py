@@ -1,7 +1,7 @@
 """Slots that follow the load against fixed settings, on all cores: one caller, and many.
 
-Fixed settings are one slot with all the threads, and a slot a core with one thread each. All three are in service, and
-one is called at a time; each round begins with another of them.
+Fixed settings are one slot with all the threads, and a slot a core with one thread each. All three are in service,
+and one is called at a time; each round begins with another of them.
 
 `python -m benchmarks.slots --seconds 2 --rounds 9 --connections 1,16`
 """

@@ -9,6 +9,7 @@ anew: there is nothing to be slow about, and nothing that could swing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SHORT_RUN_S = 0.00025
 """A run shorter than this is over before another thread has begun: then more slots only make smaller batches."""
@@ -30,8 +31,7 @@ class SlotBounds:
         return self.least == self.most
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What there is to do: items and requests that run, wait or are being prepared."""
 
     items: int
