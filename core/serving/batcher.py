@@ -53,6 +53,7 @@ class Batcher:
         self._free: list[EngineWorker] = []
         self._busy = 0
         self._running_items = 0
+        self._last_s = 0.0
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: Deadlines[QueuedRequest] = Deadlines(loop, self._expired)
@@ -73,7 +74,7 @@ class Batcher:
             return None if bounds is None else bounds.most
         requests = self._busy + queue.requests + (queue.depth > queue.waiting)
         items = queue.depth + self._running_items
-        return slots_for(Demand(items, requests, self.costs.usual, self.costs.item_s), bounds)
+        return slots_for(Demand(items, requests, self.costs.usual, self.costs.item_s, self._last_s), bounds)
 
     def submit(self, request: QueuedRequest) -> None:
         """Let an admitted request wait; its future is resolved later, or cancelled by its caller."""
@@ -114,7 +115,7 @@ class Batcher:
         if self.on_end is not None:
             self.on_end(worker.number, batch)
         self.batch_sizes[batch.items] += 1
-        seconds = batch.ended_at - batch.started_at
+        self._last_s = seconds = batch.ended_at - batch.started_at
         self.batch_seconds[batch.items] += seconds
         self.batch_threads[batch.threads] += 1
         if batch.whole:

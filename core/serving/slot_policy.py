@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 SHORT_RUN_S = 0.00025
 """A run shorter than this is over before another thread has begun: then more slots only make smaller batches."""
+SURELY_LONG_S = 0.001
+"""A batch that took this long was no short run that waited for its thread, whatever was measured before."""
 _WORTH_A_WIDTH = 0.75
 """An engine gets a width of its own where it has at most this part of the threads of the one before."""
 
@@ -40,6 +42,8 @@ class Demand(NamedTuple):
     """Items that one batch may hold."""
     item_s: float | None = None
     """What one item costs the whole machine, in seconds; None where it is not known."""
+    last_s: float = 0.0
+    """How long the last batch took."""
 
 
 def slots_for(demand: Demand, bounds: SlotBounds) -> int:
@@ -50,10 +54,16 @@ def slots_for(demand: Demand, bounds: SlotBounds) -> int:
     """
     if bounds.fixed:
         return bounds.most
-    if demand.item_s is not None and demand.item_s * demand.limit < SHORT_RUN_S:
+    if _is_short(demand):
         return bounds.least
     wanted = min(demand.items // demand.limit, demand.requests)
     return max(bounds.least, min(bounds.most, wanted))
+
+
+def _is_short(demand: Demand) -> bool:
+    if demand.item_s is None or demand.last_s >= SURELY_LONG_S:
+        return False
+    return demand.item_s * demand.limit < SHORT_RUN_S
 
 
 def threads_for(slots: int, bounds: SlotBounds) -> int:

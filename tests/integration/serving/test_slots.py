@@ -16,7 +16,7 @@ import pytest
 from core.engines.base import Engine, EngineOptions, Tensors
 from core.engines.onnx import OnnxEngine
 from core.serving.runner import LocalRunner, RunnerOptions, RunResult
-from core.serving.slot_policy import SHORT_RUN_S
+from core.serving.slot_policy import SURELY_LONG_S
 from core.signature import Signature
 from tests.integration.hosts.hosting import GatedEngine, signature, until
 from tests.unit.engines.models import big
@@ -49,7 +49,7 @@ class WideEngine(GatedEngine):
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """Not shorter than what is worth a slot."""
-        time.sleep(2 * SHORT_RUN_S)
+        time.sleep(2 * SURELY_LONG_S)
         return super().run(inputs)
 
 

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from core.serving.batch_size_policy import EXPLORE_EVERY, BatchCosts
-from core.serving.slot_policy import SHORT_RUN_S, Demand, SlotBounds, share, slots_for, threads_for, widths
+from core.serving.slot_policy import (
+    SHORT_RUN_S,
+    SURELY_LONG_S,
+    Demand,
+    SlotBounds,
+    share,
+    slots_for,
+    threads_for,
+    widths,
+)
 
 FOUR = SlotBounds(1, 4, 4)
 
@@ -26,6 +35,9 @@ FOUR = SlotBounds(1, 4, 4)
         pytest.param(Demand(99, 99), SlotBounds(1, 1, 1), 1, id="one core"),
         pytest.param(Demand(99, 99, item_s=SHORT_RUN_S / 2), FOUR, 1, id="runs too short to share"),
         pytest.param(Demand(99, 99, limit=8, item_s=SHORT_RUN_S / 2), FOUR, 4, id="a batch of them is not"),
+        pytest.param(
+            Demand(99, 99, item_s=SHORT_RUN_S / 2, last_s=SURELY_LONG_S), FOUR, 4, id="measured too short"
+        ),
         pytest.param(Demand(99, 99, item_s=0.01), FOUR, 4, id="long runs"),
     ],
 )
