@@ -100,7 +100,7 @@ def own_slow(start_server: StartServer) -> Iterator[Slow]:
 @contextmanager
 def _slow_on(server: RunningServer) -> Iterator[Slow]:
     server.upload("slow", onnx_models.counting())
-    server.deploy("slow", max_batch=1)
+    server.deploy("slow", max_batch=1, max_instances=1)
     token = server.token()
     with ThreadPoolExecutor(16) as threads:
         yield Slow(server, token, _rounds_per_s(server, token), threads)
