@@ -98,6 +98,9 @@ async def _open_sqlite(path: Path, timeout_s: float) -> aiosqlite.Connection:
     connection = aiosqlite.connect(path, timeout=timeout_s)
     thread = connection._thread
     thread.daemon = True  # one that was forgotten must not keep the process from ending
+    # A connection that is cancelled is closed by its thread, a moment after everybody has let go of it; until then
+    # the thread holds it, or it would complain of never having been closed.
+    thread._connection = connection  # type: ignore[attr-defined]
     try:
         return await connection
     except BaseException:

@@ -76,6 +76,12 @@ class Engine(ABC):
         """
         return self.run(inputs)
 
+    def shrink(self, inputs: Tensors) -> None:  # noqa: B027
+        """Give back the memory that loading and larger batches have left and a run of `inputs` does not need.
+
+        Called once the model is warm, before it serves. Nothing to do, unless an engine says so.
+        """
+
     @abstractmethod
     def memory(self) -> int:
         """Bytes that closing this engine would give back, as well as they are known."""

@@ -244,6 +244,8 @@ class LocalRunner:
         inputs = warm_up_inputs(self._signature)
         if inputs is not None:
             measure_batches(self._engines[0], inputs, self._max_batch, self._costs)
+            for engine in self._engines:
+                engine.shrink(inputs)
 
     def _open_slots(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
