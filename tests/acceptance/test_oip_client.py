@@ -326,7 +326,7 @@ def test_tokens_decide(models: Demo, client: Client) -> None:
 
 
 def test_rates_hold(models: Demo, client: Client) -> None:
-    limited = Client(client.kind, client.port, models.server.token(rate=["2/minute"]))
+    limited = Client(client.kind, client.port, models.server.token(rate=["2/hour"]))
     x = {"x": np.ones((1, 4), np.float32)}
     limited.infer("versioned", x)
     assert limited.ask("is_model_ready", "versioned") is True

@@ -298,7 +298,7 @@ def test_what_this_token_may_not_see_is_not_there(tensors: Demo) -> None:
 
 
 def test_limits_are_told_and_held(tensors: Demo) -> None:
-    headers = {"X-Access-Token": tensors.server.token(rate=["3/minute"])}
+    headers = {"X-Access-Token": tensors.server.token(rate=["3/hour"])}
     for left in ("2", "1"):
         answer = _post(tensors, _json(_x()), headers)
         assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (200, left)

@@ -61,11 +61,11 @@ def test_a_wrong_password_and_an_unknown_user_take_the_same_time(demo: Demo) -> 
 
 
 def test_attempts_are_throttled(start_server: StartServer) -> None:
-    server = start_server({"PULVINAR_ACCESS__LOGIN_RATE": "3/minute"})
+    server = start_server({"PULVINAR_ACCESS__LOGIN_RATE": "3/hour"})
     answers = [_login(server, "admin", "wrong password") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
     refused(answers[3], 429, "limit_exceeded")
-    assert 1 <= int(answers[3].headers["retry-after"]) <= 60
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 3600
     # Whoever claims another address is still the same.
     answer = server.client.post(
         f"{INTERNAL}/auth/login",
