@@ -39,6 +39,11 @@ def read_call(target: Target, content_type: bytes, body: bytes, *, max_items: in
     return InferenceRequest(payloads=[Payload(body, kind.decode("latin-1"))])
 
 
+def is_structured(content_type: bytes) -> bool:
+    """Whether there is anything to parse: the bytes of one file are taken as they are."""
+    return content_type.split(b";", 1)[0].strip().lower() in (b"application/json", b"multipart/form-data")
+
+
 def _from_multipart(target: Target, parts: list[Part], max_items: int) -> InferenceRequest:
     files = [part for part in parts if part.name in MEDIA_FIELDS]
     parameters: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import orjson
 
 from app.errors import error_body, wire_status
 from app.external.body import ClientGone, read_body
-from app.external.call import read_call
+from app.external.call import is_structured, read_call
 from app.external.door import Headers, allow, allow_model, charge, concurrency, identify, limit_headers
 from app.external.sticky import sticky_key
 from app.middleware import ANSWER_NOW, CLIENT_LEFT, DISCONNECTED, ON_DISCONNECT
@@ -77,6 +77,7 @@ class InferenceEndpoint:
         limits = platform.settings.inference
         key = sticky_key(platform.catalogue, name, scope["headers"])
         async with platform.catalogue.lease(name, version, key) as target:
+            target.check_room()  # what of the body comes later is dropped as it comes
             body = await read_body(
                 scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
             )
@@ -151,7 +152,7 @@ def _content_type(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 async def _read(target: Target, content_type: bytes, body: bytes, max_items: int) -> InferenceRequest:
-    if len(body) <= SMALL_BODY_BYTES:
+    if len(body) <= SMALL_BODY_BYTES or not is_structured(content_type):
         return read_call(target, content_type, body, max_items=max_items)
     return await asyncio.to_thread(read_call, target, content_type, body, max_items=max_items)
 

@@ -103,6 +103,12 @@ class Deployment:
             raise
         self._started = True
 
+    def check_room(self) -> None:
+        """See Target."""
+        if self._started and not self._closing:
+            self.runner.admit(1)
+            self.runner.release(1)
+
     async def infer(self, request: InferenceRequest) -> InferenceResult:
         """Answer one request; see Target."""
         self._refuse_if_closing()

@@ -143,8 +143,7 @@ class LocalRunner:
             on_state("loading")
             await self._load()
             on_state("warming")
-            await asyncio.to_thread(self._warm)
-            await run_in_background(self._measure, f"{self.options.name}-measure")
+            await run_in_background(self._warm, f"{self.options.name}-warm")
         except BaseException:
             await self.close()
             raise
@@ -225,12 +224,17 @@ class LocalRunner:
         return self.options.bounds if self._engines[0].concurrent else None
 
     async def _load(self) -> None:
-        engine, self._signature = await in_own_thread(self._make_engine, _close_pair)
+        engine, self._signature = await in_own_thread(self._make_engine, _close_pair, self._may_load_slowly())
         self._engines.append(engine)
         self._max_batch = 1 if self._signature.why_not_batchable() else self.options.max_batch
         self._costs = BatchCosts(self._max_batch)
         while not engine.concurrent and len(self._engines) < self.options.instances:
             self._engines.append((await in_own_thread(self._make_engine, _close_pair))[0])
+
+    def _may_load_slowly(self) -> bool:
+        """Whether loading may be done at low priority: not where the engine's own threads would inherit it."""
+        bounds = self.options.bounds
+        return bounds is not None and bounds.cores == 1
 
     def _warm(self) -> None:
         inputs = warm_up_inputs(self._signature)
@@ -239,10 +243,6 @@ class LocalRunner:
             for engine in self._engines:
                 for threads in widths(bounds) if bounds is not None else (0,):
                     engine.run_wide(inputs, threads)
-
-    def _measure(self) -> None:
-        inputs = warm_up_inputs(self._signature)
-        if inputs is not None:
             measure_batches(self._engines[0], inputs, self._max_batch, self._costs)
             for engine in self._engines:
                 engine.shrink(inputs)
@@ -282,9 +282,11 @@ class LocalRunner:
             self._open_slot(worker.number, worker.engine)
 
 
-async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None]) -> T:
+async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None], background: bool = False) -> T:
     """Run something slow in a thread of its own; when the caller is cancelled meanwhile, undo its result."""
-    task = asyncio.ensure_future(asyncio.to_thread(function))
+    task = asyncio.ensure_future(
+        run_in_background(function, "load") if background else asyncio.to_thread(function)
+    )
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -32,6 +32,9 @@ class Target(Protocol):
     def signature(self) -> Signature:
         """Its tensors."""
 
+    def check_room(self) -> None:
+        """Raise at once what `infer` would for want of room, before a body is even read."""
+
     async def infer(self, request: InferenceRequest) -> InferenceResult:
         """Answer one request. Raises PlatformError; may be cancelled at any moment."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,6 +21,23 @@ def test_a_full_queue_refuses_at_once_and_serves_on(slow: Slow) -> None:
     assert int(answer.headers["retry-after"]) >= 1
     assert (first.result().status_code, waiting.result().status_code) == (200, 200)
     assert slow.call(0.01).status_code == 200
+
+
+def test_a_full_queue_refuses_before_the_body_has_come_and_the_connection_goes_on(slow: Slow) -> None:
+    slow.deploy(queue_size=1)
+    first, waiting = slow.begin_two(1.0)
+    head = (
+        f"POST /api/v1/inference/slow HTTP/1.1\r\nHost: localhost\r\nX-Access-Token: {slow.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 200000\r\n\r\n{"
+    )
+    with socket.create_connection(("127.0.0.1", slow.server.port), timeout=10) as caller:
+        caller.sendall(head.encode())
+        assert caller.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert not first.done(), "the queue was not full any more: the refusal came too late"
+        caller.sendall(b" " * 199_999)
+        caller.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert (first.result().status_code, waiting.result().status_code) == (200, 200)
 
 
 def test_many_at_once_are_answered_or_refused(slow: Slow) -> None:
@@ -51,8 +69,6 @@ def test_a_deadline_that_passes(slow: Slow, waits: bool) -> None:
 
 
 def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
-    import socket
-
     slow.deploy(queue_size=2)
     calls = slow.begin_two(1.0)
     body = b'{"inputs": {"n": [[1]]}}'
