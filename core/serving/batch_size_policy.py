@@ -13,7 +13,8 @@ TOLERANCE = 0.05
 FADE = 1.02
 """By how much a cost grows when a batch was slower: others use the machine too, so the fastest tell the truth."""
 EXPLORE_EVERY = 256
-"""One in so many batches may be as large as was asked for, to see whether it still costs what it did."""
+"""One in so many batches may be twice as large, to see whether it still costs what it did. No larger than that: an
+engine keeps the memory of the largest batch it has run."""
 
 Costs = Mapping[int, float]
 """Seconds an item, by batch size."""
@@ -68,7 +69,9 @@ class BatchCosts:
         self._batches += 1
         self.item_s = min(self._costs.values())
         self.usual = best_size(self._costs, self._max_batch)
-        self.limit = self._max_batch if self._batches % EXPLORE_EVERY == 0 else self.usual
+        self.limit = self.usual
+        if self._batches % EXPLORE_EVERY == 0:
+            self.limit = min(self._max_batch, 2 * self.usual)
 
     @property
     def seconds_an_item(self) -> Costs:

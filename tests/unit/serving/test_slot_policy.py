@@ -93,4 +93,4 @@ def test_the_batch_that_explores_changes_no_slots() -> None:
     costs.observe(8, 0.08)
     for _ in range(EXPLORE_EVERY - 1):
         costs.observe(1, 0.005)
-    assert (costs.limit, costs.usual, costs.item_s) == (8, 1, 0.005)
+    assert (costs.limit, costs.usual, costs.item_s) == (2, 1, 0.005)
