@@ -75,6 +75,7 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         counts=publisher.counts,
     )
     loader.on_host_change = reconciler.wake
+    reconciler.on_desired = partial(_tell_status, reconciler, publisher)
     publisher.facts = partial(_facts, catalogue, reconciler)
     stack.push_async_callback(reconciler.close)
     stack.push_async_callback(publisher.close)
@@ -86,7 +87,7 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         "reconciler": reconciler.run(),
         "validations": validations.run(),
         "changes": changes.run(),
-        "status": _tell_status(reconciler, publisher),
+        "status": _keep_telling(reconciler, publisher),
     }
     run_in_background(jobs, stack)
     return publisher
@@ -104,14 +105,18 @@ def _facts(catalogue: Catalogue, reconciler: Reconciler) -> Report:
     }
 
 
-async def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:
+def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:
+    publisher.tell_status(
+        caught_up=reconciler.caught_up.is_set(),
+        not_ready=reconciler.not_ready(),
+        states=reconciler.states(),
+        expected=reconciler.expected(),
+    )
+
+
+async def _keep_telling(reconciler: Reconciler, publisher: Publisher) -> None:
     while True:
-        publisher.tell_status(
-            caught_up=reconciler.caught_up.is_set(),
-            not_ready=reconciler.not_ready(),
-            states=reconciler.states(),
-            expected=reconciler.expected(),
-        )
+        _tell_status(reconciler, publisher)
         await asyncio.sleep(STATUS_EVERY_S)
 
 

@@ -57,6 +57,8 @@ class Reconciler:
         self._poll_s = poll_s
         self._drain_s = drain_s
         self._published = published
+        self.on_desired: Callable[[], None] = lambda: None
+        """Called when it is known what is desired, before anything is done about it."""
         self._counts = counts or (lambda model: [catalogue.snapshot(model)])
         self._states: dict[str, ModelState] = {}
         self._drains: set[asyncio.Task[None]] = set()
@@ -127,6 +129,7 @@ class Reconciler:
     async def _round(self) -> None:
         await self._read_desired()
         self._catalogue.expected = self.expected()
+        self.on_desired()
         actual = {name: state.actual() for name, state in self._states.items()}
         for action in plan(self._desired, actual, time.monotonic()):
             self._act(action)

@@ -46,9 +46,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def token(server: RunningServer) -> str:
-    secret = server.token()
-    time.sleep(TOLD_WITHIN_S)  # until every worker knows it
-    return secret
+    return _known_token(server)
+
+
+def _known_token(server: RunningServer) -> str:
+    """A new token, once every worker knows it: each call is a new connection, which either may take."""
+    token = server.token()
+    url, headers = f"http://127.0.0.1:{server.port}/api/v1/models", {"X-Access-Token": token}
+    accepted = lambda: httpx.get(url, headers=headers, timeout=10).status_code == 200  # noqa: E731
+    wait_until("That every worker knows the token", lambda: all(accepted() for _ in range(8)))
+    return token
 
 
 def _server(folder: Path, **variables: str) -> RunningServer:
@@ -328,7 +335,7 @@ def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
     with _server(tmp_path) as server:
         server.upload("slow", onnx_models.counting())
         server.deploy("slow")
-        token = server.token()
+        token = _known_token(server)
         before = time.perf_counter()
         assert call_once(server, token, model="slow", body=b'{"inputs": {"n": [[300]]}}')[0] == 200
         rounds = round(300 * 1.0 / (time.perf_counter() - before))
@@ -349,7 +356,7 @@ def test_nothing_outlives_a_control_process_that_is_killed_and_a_restart_serves_
         server.expected_in_log.append("control.lost")
         server.upload("scale", onnx_models.scale(2))
         server.deploy("scale")
-        token = server.token()
+        token = _known_token(server)
         everybody = family(server)
         assert len(everybody) == 4
         server.kill()
