@@ -12,12 +12,12 @@ import numpy as np
 
 from core.engines.base import Engine
 from core.errors import NotReady, ShuttingDown
-from core.serving.background import run_in_background
 from core.serving.batch_policy import BatchPolicy
 from core.serving.batch_size_policy import BatchCosts
 from core.serving.batcher import Batcher
 from core.serving.engine_worker import Batch, EngineWorker
 from core.serving.inline_policy import inline_items
+from core.serving.low_priority import run_at_low_priority
 from core.serving.request_queue import QueuedRequest, RequestQueue
 from core.serving.slot_policy import SlotBounds, widths
 from core.serving.warm_up import measure_batches, warm_up_inputs
@@ -143,7 +143,7 @@ class LocalRunner:
             on_state("loading")
             await self._load()
             on_state("warming")
-            await run_in_background(self._warm, f"{self.options.name}-warm")
+            await run_at_low_priority(self._warm, f"{self.options.name}-warm")
         except BaseException:
             await self.close()
             raise
@@ -285,7 +285,7 @@ class LocalRunner:
 async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None], background: bool = False) -> T:
     """Run something slow in a thread of its own; when the caller is cancelled meanwhile, undo its result."""
     task = asyncio.ensure_future(
-        run_in_background(function, "load") if background else asyncio.to_thread(function)
+        run_at_low_priority(function, "load") if background else asyncio.to_thread(function)
     )
     try:
         return await asyncio.shield(task)

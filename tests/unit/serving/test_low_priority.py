@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from core.serving.background import NICENESS, run_in_background
+from core.serving.low_priority import NICENESS, run_at_low_priority
 
 
 def test_it_runs_in_a_thread_of_its_own_at_low_priority() -> None:
@@ -14,7 +14,7 @@ def test_it_runs_in_a_thread_of_its_own_at_low_priority() -> None:
         thread = threading.current_thread()
         return thread.name, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    name, niceness = asyncio.run(run_in_background(look, "measure"))
+    name, niceness = asyncio.run(run_at_low_priority(look, "measure"))
     assert name == "measure"
     assert niceness == max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < NICENESS, "it is the thread's alone"
@@ -25,7 +25,7 @@ def test_what_it_raises_is_raised() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        asyncio.run(run_in_background(fail, "fail"))
+        asyncio.run(run_at_low_priority(fail, "fail"))
 
 
 def test_a_caller_that_leaves_is_not_waited_for() -> None:
@@ -36,7 +36,7 @@ def test_a_caller_that_leaves_is_not_waited_for() -> None:
         done.set()
 
     async def scenario() -> None:
-        task = asyncio.create_task(run_in_background(work, "work"))
+        task = asyncio.create_task(run_at_low_priority(work, "work"))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -15,7 +15,7 @@ NICENESS = 10
 """Of 20: where there is nothing else to do it is as fast as ever, and beside a busy thread it gets a tenth."""
 
 
-async def run_in_background(function: Callable[[], T], name: str) -> T:
+async def run_at_low_priority(function: Callable[[], T], name: str) -> T:
     """Run something that blocks. Once begun it goes on to its end, also when the caller is cancelled.
 
     Threads that it starts are as slow as itself, for ever: an engine must not be loaded in it.
