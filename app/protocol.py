@@ -84,6 +84,7 @@ class Protocol(HttpToolsProtocol):
         max_connections = platform.settings.server.max_connections
         if len(self.connections) < max_connections:
             super().connection_made(transport)
+            self._be_idle()
         else:
             Refusal(transport, max_connections)
 
@@ -117,7 +118,6 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or more."""
-        self._idle_since = None
         super().data_received(data)
         deferred, self._deferred = self._deferred, None
         if deferred is not None:
@@ -127,6 +127,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the application on a request, or let it wait until the one before it is answered."""
+        # Not where bytes arrive: those of a body that nobody waits for any more keep no connection open.
+        self._idle_since = None
         parser = self.parser
         if parser.should_upgrade() and self._should_upgrade():
             super().on_headers_complete()
@@ -181,6 +183,10 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
+        self._be_idle()
+
+    def _be_idle(self) -> None:
+        """From now on, so long is waited for the head of a request."""
         self._idle_since = self.loop.time()
         if self._keep_alive_timer is None:
             self._keep_alive_timer = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)

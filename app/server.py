@@ -59,7 +59,7 @@ def server_config(
         "date_header": False,
         "limit_concurrency": None,
         "backlog": 2048,
-        "timeout_keep_alive": 75,
+        "timeout_keep_alive": settings.server.keep_alive_s,
         "timeout_graceful_shutdown": max(1, round(settings.server.drain_s)),
     }
     return uvicorn.Config(create_app(settings, place, read_settings), **options)

@@ -55,6 +55,9 @@ class ServerSettings(Section):
     metrics_allow: list[str] = Field(
         ["127.0.0.0/8", "::1/128"], description="Networks (CIDR) that may read /metrics."
     )
+    keep_alive_s: float = Field(
+        75, gt=0, description="Seconds for a request's head to come; a connection without one is closed."
+    )
     max_connections: int = Field(12_000, ge=1, description="Connections held at once; more answer 503.")
 
     @field_validator("metrics_allow")

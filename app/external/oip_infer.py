@@ -40,6 +40,7 @@ class OipInferEndpoint(InferenceEndpoint):
         limits = platform.settings.inference
         key = sticky_key(platform.catalogue, name, scope["headers"])
         async with platform.catalogue.lease(name, version, key) as target:
+            target.check_room()  # what of the body comes later is dropped as it comes
             body = await read_body(
                 scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
+import pytest
 
 from tests.acceptance.answers import refused
 from tests.conftest import StartServer
@@ -45,6 +47,43 @@ def test_one_too_many_that_says_nothing_is_closed(start_server: StartServer) -> 
         ends = [_read_all(connection) for connection in silent]
         assert {end[:12] for end in ends} == {b"HTTP/1.1 503", b""}, "some told, the many just closed"
         assert _ask(held).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("begun", "answered"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow: ", b""),
+        # Refused before its body has come, which then nobody waits for any more.
+        (b"POST /api/v1/inference/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 401"),
+    ],
+    ids=["head", "dropped-body"],
+)
+def test_bytes_that_trickle_keep_no_connection_open(
+    impatient: RunningServer, begun: bytes, answered: bytes
+) -> None:
+    with _connect(impatient) as caller:
+        caller.sendall(begun)
+        if answered:
+            assert caller.recv(65536).startswith(answered)
+        caller.settimeout(0.05)
+        wait_until("The close", lambda: _trickle(caller), 10, 0.05)
+
+
+def _trickle(caller: socket.socket) -> bool:
+    """Send another byte; true once the other end is closed."""
+    try:
+        caller.sendall(b"x")
+        return caller.recv(1) == b""
+    except TimeoutError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(tmp_path_factory.mktemp("impatient"), {"PULVINAR_SERVER__KEEP_ALIVE_S": "0.5"}) as server:
+        yield server
 
 
 def _connect(server: RunningServer) -> socket.socket:

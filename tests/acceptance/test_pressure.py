@@ -23,11 +23,12 @@ def test_a_full_queue_refuses_at_once_and_serves_on(slow: Slow) -> None:
     assert slow.call(0.01).status_code == 200
 
 
-def test_a_full_queue_refuses_before_the_body_has_come_and_the_connection_goes_on(slow: Slow) -> None:
+@pytest.mark.parametrize("path", ["/api/v1/inference/slow", "/v2/models/slow/infer"])
+def test_a_full_queue_refuses_before_the_body_has_come_and_the_connection_goes_on(slow: Slow, path: str) -> None:
     slow.deploy(queue_size=1)
     first, waiting = slow.begin_two(1.0)
     head = (
-        f"POST /api/v1/inference/slow HTTP/1.1\r\nHost: localhost\r\nX-Access-Token: {slow.token}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Access-Token: {slow.token}\r\n"
         "Content-Type: application/json\r\nContent-Length: 200000\r\n\r\n{"
     )
     with socket.create_connection(("127.0.0.1", slow.server.port), timeout=10) as caller:
