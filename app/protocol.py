@@ -59,10 +59,18 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.transport.write(b"".join([_OK if status == 200 else STATUS_LINE[status], head, b"\r\n", body]))
         self.response_complete = True
+        self._let_go()
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    def _let_go(self) -> None:
+        """Of the request's bytes and of who was at work for it: a silent connection remembers its last cycle."""
+        if self.body:
+            self.body = bytearray()
+        scope: Any = self.scope
+        scope.pop(ON_DISCONNECT, None)
 
 
 class Protocol(HttpToolsProtocol):

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "run.py"
@@ -318,6 +319,11 @@ class RunningServer:
         return self.client.post(f"/api/v1/inference/{name}{query}", headers=headers, **options)
 
     # What lies about
+
+    def rss_bytes(self) -> int:
+        """The resident memory of its first process."""
+        assert self._process is not None
+        return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def incoming(self) -> list[str]:
         """What has not been cleared away of uploads."""

@@ -13,8 +13,7 @@ TOLERANCE = 0.05
 FADE = 1.02
 """By how much a cost grows when a batch was slower: others use the machine too, so the fastest tell the truth."""
 EXPLORE_EVERY = 256
-"""One in so many batches may be twice as large, to see whether it still costs what it did. No larger than that: an
-engine keeps the memory of the largest batch it has run."""
+"""One in so many batches may be twice as large, to see whether it still costs what it did."""
 
 Costs = Mapping[int, float]
 """Seconds an item, by batch size."""
@@ -23,22 +22,24 @@ Costs = Mapping[int, float]
 def best_size(costs: Costs, max_batch: int) -> int:
     """The batch size to stay within: the smallest of those that cost the least, give or take TOLERANCE.
 
-    Sizes never seen are given the benefit of the doubt: where the largest one seen is the best, there is no limit.
+    Where the largest one seen is the best, twice as many may be better yet; no more than that at a time, for an
+    engine keeps the memory of the largest batch it has run. While nothing can be compared, there is no limit.
     """
     seen = {size: cost for size, cost in costs.items() if size <= max_batch}
     if len(seen) < 2:
         return max_batch
     least = min(seen.values())
     size = min(size for size, cost in seen.items() if cost <= least * (1 + TOLERANCE))
-    return max_batch if size == max(seen) else size
+    return min(max_batch, 2 * size) if size == max(seen) else size
 
 
 def why(costs: Costs, max_batch: int) -> str | None:
     """Why batches stay smaller than asked for, as the end of a sentence; None where they need not."""
     size = best_size(costs, max_batch)
-    if size >= max_batch:
+    tried = [s for s in costs if size < s <= max_batch]
+    if not tried:
         return None
-    larger = max((s for s in costs if size < s <= max_batch), key=lambda s: costs[s])
+    larger = max(tried, key=lambda s: costs[s])
     ratio = costs[larger] / costs[size]
     if ratio > 1 + TOLERANCE:
         told = f"batches of {larger} take {ratio:.1f} times as long for each item as batches of {size}"

@@ -119,7 +119,7 @@ class Batcher:
         self.batch_seconds[batch.items] += seconds
         self.batch_threads[batch.threads] += 1
         if batch.whole:
-            self.costs.observe(batch.items, seconds * batch.share)
+            self.costs.observe(batch.items, batch.busy_s * batch.share)
         self._deliver(batch)
         self._pump()
         self._note_idle()

@@ -24,14 +24,23 @@ INLINE_MOST_S = 0.02
 """An inline batch that held up the event loop for so long is the last one: more than a pause of the machine
 explains, less than a caller notices."""
 
+OWN_PART = 0.03
+"""A run in which its thread computes for less than this part of the time waits for something else: a device."""
+
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 Outputs = dict[str, np.ndarray[Any, Any]]
+
+
+def busy_seconds(seconds: float, own_s: float) -> float:
+    """What a run of `seconds` cost: its thread's own time where that computes; others' turns do not count."""
+    return own_s if own_s > OWN_PART * seconds else seconds
 
 
 class Batch:
     """Requests that run together, and after the run one outcome for each: outputs or an error."""
 
     __slots__ = (
+        "busy_s",
         "deadline",
         "ended_at",
         "items",
@@ -60,6 +69,8 @@ class Batch:
         """Whether it was one run of the engine, so that its time tells what a batch of this size costs."""
         self.started_at = now
         self.ended_at = now
+        self.busy_s = 0.0
+        """What it cost: its time, but for the turns that others had on this thread's core."""
         self.outcomes: list[Outputs | PlatformError] = []
         self.deadline = 0.0
         """When nobody waits for it any more, and its slot counts as hung."""
@@ -99,6 +110,7 @@ class EngineWorker:
         self.current = batch
         if batch.items <= self.inline_items:
             self._run_batch(batch)
+            batch.busy_s = batch.ended_at - batch.started_at
             self._loop.call_soon(self._finish_inline, batch)  # later, so that others get their turn
         else:
             self._inbox.put(batch)
@@ -119,7 +131,9 @@ class EngineWorker:
 
     def _run(self) -> None:
         while (batch := self._inbox.get()) is not None:
+            began, own_began = time.monotonic(), time.thread_time()
             self._run_batch(batch)
+            batch.busy_s = busy_seconds(batch.ended_at - began, time.thread_time() - own_began)
             try:
                 self._loop.call_soon_threadsafe(self._finish, batch)
             except RuntimeError:  # the loop is closed: nobody is waiting any more

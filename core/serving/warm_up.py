@@ -12,11 +12,10 @@ import numpy as np
 from core.engines.base import Engine
 from core.errors import PlatformError
 from core.serving.batch_size_policy import TOLERANCE, BatchCosts
+from core.serving.engine_worker import busy_seconds
 from core.signature import NUMPY_DTYPES, Signature
 
 MAX_ELEMENTS = 50_000_000
-OWN_PART = 0.03
-"""A run in which this thread computes for less than this part of the time waits for something else: a device."""
 SHORT_S = 0.001
 IN_VAIN = 2
 """After so many doublings that made an item no cheaper, no larger batch is expected to."""
@@ -58,8 +57,7 @@ def measure_batches(
 
 
 def _run(engine: Engine, batch: dict[str, np.ndarray[Any, Any]]) -> float:
-    """The seconds of one run: this thread's own where it computes, so that the turns of others do not count."""
+    """What one run cost, in seconds."""
     began, own_began = time.monotonic(), time.thread_time()
     engine.run(batch)
-    seconds, own_s = time.monotonic() - began, time.thread_time() - own_began
-    return own_s if own_s > OWN_PART * seconds else seconds
+    return busy_seconds(time.monotonic() - began, time.thread_time() - own_began)

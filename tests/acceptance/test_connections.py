@@ -49,6 +49,23 @@ def test_one_too_many_that_says_nothing_is_closed(start_server: StartServer) -> 
         assert _ask(held).startswith(b"HTTP/1.1 200")
 
 
+def test_silent_connections_keep_nothing_of_what_was_refused(start_server: StartServer) -> None:
+    server = start_server({})
+    body = b" " * 60_000
+    head = f"POST /api/v1/inference/none HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    def hold(connections: int, stack: ExitStack) -> int:
+        for _ in range(connections):
+            caller = stack.enter_context(_connect(server))
+            caller.sendall(head.encode() + body)
+            assert caller.recv(65536).startswith(b"HTTP/1.1 401")
+        return server.rss_bytes()
+
+    with ExitStack() as stack:
+        before_bytes = hold(20, stack)
+        assert hold(400, stack) - before_bytes < 200 * len(body)
+
+
 @pytest.mark.parametrize(
     ("begun", "answered"),
     [

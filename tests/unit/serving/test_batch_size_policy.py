@@ -13,13 +13,15 @@ from core.serving.batch_size_policy import EXPLORE_EVERY, FADE, TOLERANCE, Batch
         ({}, 32),
         ({1: 5.0}, 32),
         ({1: 1.0, 8: 2.0}, 1),
-        ({1: 2.0, 8: 1.0}, 32),
+        ({1: 2.0, 8: 1.0}, 16),
+        ({1: 2.0, 16: 1.0}, 32),
+        ({1: 2.0, 32: 1.0}, 32),
         ({1: 1.0, 8: 1.0 - TOLERANCE / 2}, 1),
-        ({1: 1.0, 8: 1.0 / (1 + 2 * TOLERANCE)}, 32),
+        ({1: 1.0, 8: 1.0 / (1 + 2 * TOLERANCE)}, 16),
         ({1: 2.0, 4: 1.0, 16: 1.5}, 4),
         ({1: 2.0, 4: 1.01, 8: 1.0, 16: 1.5}, 4),
         ({1: 1.0, 64: 0.1}, 32),
-        ({1: 2.0, 2: 1.0, 64: 0.1}, 32),
+        ({1: 2.0, 2: 1.0, 64: 0.1}, 4),
     ],
 )
 def test_the_smallest_of_the_cheapest_sizes(costs: dict[int, float], size: int) -> None:
@@ -60,6 +62,8 @@ def test_it_learns_from_batches() -> None:
     assert costs.limit == 1
     assert costs.why() is not None
     costs.observe(8, 4.0)
+    assert (costs.limit, costs.why()) == (16, None)
+    costs.observe(16, 4.0)
     assert (costs.limit, costs.why()) == (32, None)
 
 
