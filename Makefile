@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 ACCELERATOR := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
+# Tests wait as much as they compute; more at once would only make each other late.
+AT_ONCE ?= --numprocesses 3 --dist loadfile
+
 .PHONY: demo run test lint format bench clean lock vendor
 .DEFAULT_GOAL := demo
 
@@ -20,8 +23,8 @@ run: $(VENV)/.base  ## serve what is in DATA_DIR
 # Two runs: the acceptance tests keep servers running as children of their process, and some integration tests look
 # whether their own process has any left.
 test: lint  ## every check
-	$(BIN)/python -m pytest tests/architecture tests/unit tests/integration
-	$(BIN)/python -m pytest tests/acceptance
+	$(BIN)/python -m pytest $(AT_ONCE) tests/architecture tests/unit tests/integration
+	$(BIN)/python -m pytest $(AT_ONCE) tests/acceptance
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

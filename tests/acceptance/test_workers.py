@@ -360,7 +360,7 @@ def test_nothing_outlives_a_control_process_that_is_killed_and_a_restart_serves_
         everybody = family(server)
         assert len(everybody) == 4
         server.kill()
-        wait_gone(everybody, server.drain_s + 2)
+        wait_gone(everybody, server.drain_s + 10)
         server.start()
         assert call_once(server, token)[0] == 200
         everybody = family(server)

@@ -235,10 +235,10 @@ def test_a_hundred_thousand_tokens_are_taken_over_without_holding_up_the_loop(da
             await session.execute(insert(AccessToken), rows)
         index = TokenIndex(database)
         refresh = asyncio.create_task(index.refresh())
-        longest, last = 0.0, time.perf_counter()
+        longest, last = 0.0, time.thread_time()  # its own: the machine may have other work
         while not refresh.done():
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.thread_time()
             longest, last = max(longest, now - last), now
         assert await refresh == len(index) == count
         assert longest < 0.5

@@ -62,7 +62,7 @@ def test_a_field_of_a_later_onnx_does_no_harm(tmp_path: Path) -> None:
         (zip_bytes({"a.npy": npy_bytes()}), "npz"),
         (npy_bytes(), "NumPy array"),
         (zlib.compress(pickle.dumps(list(range(100)))), "joblib"),
-        (gzip.compress(b"x"), "gzip"),
+        (gzip.compress(b"x", mtime=0), "gzip"),
         (tar_bytes(), "tar"),
         (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
         (b"ftrt" + bytes(100), "TensorRT"),
