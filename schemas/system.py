@@ -83,6 +83,7 @@ class EngineAnswer(Answer):
     available: bool
     version: str | None
     devices: list[str]
+    precisions: list[str]
     reason: str | None
     hint: str | None
 

@@ -36,12 +36,16 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What `system/engines` lists: whether the engine can be used here, and if not, why and what to install."""
+    """What `system/engines` lists: whether the engine can be used here, and if not, why and what to install.
+
+    `precisions` are those it computes in on this machine: `fp32`, `bf16`, `fp16`, `int8`.
+    """
 
     name: str
     available: bool
     version: str | None = None
     devices: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     reason: str | None = None
     hint: str | None = None
 

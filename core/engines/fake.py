@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
+from core.engines.inputs import ordered
 from core.errors import LoadFailed, RunFailed
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
 
@@ -58,7 +59,7 @@ class FakeEngine(Engine):
     @classmethod
     def info(cls) -> EngineInfo:
         """Always available."""
-        return EngineInfo(cls.name, available=True, version="1", devices=("cpu",))
+        return EngineInfo(cls.name, available=True, version="1", devices=("cpu",), precisions=("fp32",))
 
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Read the JSON, sleep and allocate as it says. Raises LoadFailed."""
@@ -77,7 +78,7 @@ class FakeEngine(Engine):
         model = self._model
         if model is None:
             raise RunFailed("The model is not loaded.")
-        arrays = self._ordered(inputs)
+        arrays = ordered(inputs, self._signature)
         time.sleep((model.latency_ms + model.per_item_ms * _items(arrays)) / 1000)
         if model.fail is not None and _strikes(model.fail_on, arrays):
             self._fail(model.fail)
@@ -95,13 +96,6 @@ class FakeEngine(Engine):
         self._model = None
         self._ballast = None
         self._closed.set()
-
-    def _ordered(self, inputs: Tensors) -> list[np.ndarray[Any, Any]]:
-        for spec in self._signature.inputs:
-            if spec.name not in inputs:
-                raise RunFailed(f"The input {spec.name} is missing.")
-            _check(inputs[spec.name], spec)
-        return [inputs[spec.name] for spec in self._signature.inputs]
 
     def _fail(self, how: str) -> NoReturn:
         if how == "crash":
@@ -128,16 +122,6 @@ def _read(artifact: Path) -> tuple[FakeModel, Signature]:
     if not signature.inputs:
         raise LoadFailed("The fake model needs at least one input.")
     return model, signature
-
-
-def _check(value: np.ndarray[Any, Any], spec: TensorSpec) -> None:
-    if value.dtype != NUMPY_DTYPES[spec.dtype]:
-        raise RunFailed(f"The input {spec.name} must be {spec.dtype}.")
-    fits = len(value.shape) == len(spec.shape) and all(
-        want in (-1, got) for want, got in zip(spec.shape, value.shape, strict=True)
-    )
-    if not fits:
-        raise RunFailed(f"The input {spec.name} must have shape {list(spec.shape)}, not {list(value.shape)}.")
 
 
 def _items(arrays: list[np.ndarray[Any, Any]]) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import re
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +16,9 @@ import structlog
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
 from core.engines.cores import cores_available
+from core.engines.heap import trim_heap
 from core.engines.onnx_widths import open_sharing
+from core.engines.sentences import sentence
 from core.errors import EngineUnavailable, LoadFailed, RunFailed
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
 
@@ -56,6 +56,9 @@ _UNBOUNDED: Final = (
     b"Resize",
     b"Pad",
 )
+_NOISE: Final = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\(?(?:/[\w.+@-]+)+\.(?:cc|cpp|h|hpp|cu|cuh)(?::\d+)?\)?\s*"
+)
 _ONNX_BF16: Final = 16  # onnx.TensorProto.BFLOAT16
 
 
@@ -86,7 +89,13 @@ class OnnxEngine(Engine):
         except EngineUnavailable as error:
             return EngineInfo(cls.name, available=False, reason=error.message, hint=_HINT)
         cuda = ("cuda:0",) if "CUDAExecutionProvider" in library.get_available_providers() else ()
-        return EngineInfo(cls.name, available=True, version=library.__version__, devices=("cpu", *cuda))
+        return EngineInfo(
+            cls.name,
+            available=True,
+            version=library.__version__,
+            devices=("cpu", *cuda),
+            precisions=("fp32", "fp16", "int8"),
+        )
 
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Open the model; external data is read from beside it. Raises LoadFailed or EngineUnavailable."""
@@ -133,7 +142,7 @@ class OnnxEngine(Engine):
         if self._on_cpu and self._plain:
             for session in {id(session): session for session in self._sessions}.values():
                 session.run(self._outputs, dict(inputs), options)
-        _trim_heap()
+        trim_heap()
 
     def memory(self) -> int:
         """The larger of the model's file size and the process's growth while it loaded; 0 once closed."""
@@ -143,11 +152,7 @@ class OnnxEngine(Engine):
         """Drop the sessions; runs that are under way keep theirs until they end."""
         self._sessions = []
         self._memory_bytes = 0
-
-
-def _trim_heap() -> None:
-    with suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
-        ctypes.CDLL(None).malloc_trim(0)
+        trim_heap()
 
 
 def _library() -> ModuleType:
@@ -281,23 +286,5 @@ def _to_runtime(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return result.reshape(value.shape)
 
 
-_NOISE = re.compile(
-    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\(?(?:/[\w.+@-]+)+\.(?:cc|cpp|h|hpp|cu|cuh)(?::\d+)?\)?\s*"
-)
-_SLASHED = re.compile(r"(?<![\w.])/([\w.-]+)/[^\s'\",)\]]*")
-
-
 def _sentence(error: Exception, artifact: Path | None = None) -> str:
-    """What the runtime said, on one line of at most 300 characters, without its source files or our paths."""
-    text = str(error) or type(error).__name__
-    if artifact is not None:
-        for place in (artifact, artifact.resolve()):
-            text = text.replace(str(place), "the model file").replace(str(place.parent), "its folder")
-    text = _SLASHED.sub(_without_path, _NOISE.sub("", text))
-    text = " ".join(text.split())[:300].rstrip(" .")
-    return f"{text}."
-
-
-def _without_path(match: re.Match[str]) -> str:
-    # Graph nodes are called /conv1/Conv and help the reader; what begins at a real root folder is a path.
-    return "a file" if os.path.isdir(f"/{match[1]}") else match[0]
+    return sentence(error, _NOISE, artifact)

@@ -1,10 +1,15 @@
-"""The engines by name, imported on first use: one whose library is missing is listed so and breaks nothing."""
+"""The engines by name, imported on first use: one whose library is missing is listed so and breaks nothing.
+
+Other packages add engines by entry points of the group `pulvinar.engines` (docs/adding-an-engine.md); a name that
+stands here is never theirs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Final
 
 from core.engines.base import Engine, EngineInfo
@@ -12,21 +17,23 @@ from core.errors import EngineUnavailable, Unprocessable
 
 ENGINES: Final[Mapping[str, str]] = {
     "onnx": "core.engines.onnx:OnnxEngine",
+    "openvino": "core.engines.openvino:OpenvinoEngine",
     "fake": "core.engines.fake:FakeEngine",
 }
+GROUP: Final = "pulvinar.engines"
 
 
 def engine_names() -> list[str]:
-    """Every engine this release knows, usable here or not."""
-    return list(ENGINES)
+    """Every engine known here, usable or not: this release's own, then those of other packages."""
+    return list(_places())
 
 
 def engine_class(name: str) -> type[Engine]:
     """The class behind `name`. Raises Unprocessable (unknown) or EngineUnavailable (it cannot be imported)."""
     try:
-        place = ENGINES[name]
+        place = _places()[name]
     except KeyError:
-        known = ", ".join(ENGINES)
+        known = ", ".join(_places())
         raise Unprocessable(f"There is no engine {name!r}; the engines are {known}.") from None
     return _import(name, place)
 
@@ -34,7 +41,7 @@ def engine_class(name: str) -> type[Engine]:
 def engines_for(format: str) -> list[str]:
     """The engines that load this artifact format (`onnx`, `fake` …) and can be imported, best first."""
     found = []
-    for name in ENGINES:
+    for name in _places():
         try:
             formats = engine_class(name).formats
         except EngineUnavailable:
@@ -46,7 +53,17 @@ def engines_for(format: str) -> list[str]:
 
 def list_engines() -> list[EngineInfo]:
     """What each engine says about itself on this machine. Never raises."""
-    return [_info(name) for name in ENGINES]
+    return [_info(name) for name in _places()]
+
+
+def _places() -> Mapping[str, str]:
+    return {**ENGINES, **{name: place for name, place in _outside().items() if name not in ENGINES}}
+
+
+@cache
+def _outside() -> Mapping[str, str]:
+    # Read once: it looks through every installed package, and none appears while a process runs.
+    return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
 @cache
@@ -77,4 +94,6 @@ def _what(error: Exception) -> str:
 
 
 def _hint(name: str) -> str:
+    if name not in ENGINES:
+        return f"see the package that brings {name}"
     return f"install what docs/engines.md lists for {name}"

@@ -23,8 +23,11 @@ ONNX_TYPES = {
 }
 
 
-def doubling(engine: str, folder: Path, dtype: str = "FP32", shape: Sequence[int] = (-1, 3)) -> Path:
-    return {"onnx": _onnx_doubling, "fake": fake}[engine](folder, dtype, shape)
+def doubling(folder: Path, dtype: str = "FP32", shape: Sequence[int] = (-1, 3)) -> Path:
+    inputs, outputs = [value("x", dtype, shape)], [value("y", dtype, shape)]
+    if dtype in ("BOOL", "BYTES"):
+        return save(folder, [helper.make_node("Identity", ["x"], ["y"])], inputs, outputs)
+    return save(folder, [helper.make_node("Add", ["x", "x"], ["y"])], inputs, outputs)
 
 
 def fake(folder: Path, dtype: str = "FP32", shape: Sequence[int] = (-1, 3), **fields: Any) -> Path:
@@ -51,7 +54,7 @@ def value(name: str, dtype: str, shape: Sequence[int | str]) -> Any:
 
 
 def big(folder: Path, megabytes: int, **how: Any) -> Path:
-    """y = x + the sum of a large constant of zeros and a one, which no optimiser may fold away cheaply."""
+    """y = x · w, with so many megabytes of random weights."""
     weights = np.random.default_rng(0).random((megabytes << 18) // 1024 * 1024, np.float32).reshape(1024, -1)
     return save(
         folder,
@@ -63,8 +66,23 @@ def big(folder: Path, megabytes: int, **how: Any) -> Path:
     )
 
 
-def _onnx_doubling(folder: Path, dtype: str, shape: Sequence[int]) -> Path:
-    inputs, outputs = [value("x", dtype, shape)], [value("y", dtype, shape)]
-    if dtype in ("BOOL", "BYTES"):
-        return save(folder, [helper.make_node("Identity", ["x"], ["y"])], inputs, outputs)
-    return save(folder, [helper.make_node("Add", ["x", "x"], ["y"])], inputs, outputs)
+def fake_big(folder: Path, megabytes: int) -> Path:
+    return fake(folder, memory_bytes=megabytes << 20)
+
+
+def ir_doubling(folder: Path, dtype: str = "FP32", shape: Sequence[int] = (-1, 3)) -> Path:
+    return to_ir(doubling(folder, dtype, shape))
+
+
+def ir_big(folder: Path, megabytes: int) -> Path:
+    return to_ir(big(folder, megabytes))
+
+
+def to_ir(path: Path) -> Path:
+    """OpenVINO's own files of an ONNX model, `.xml` and `.bin`."""
+    import openvino
+
+    result = path.with_suffix(".xml")
+    openvino.save_model(openvino.Core().read_model(path), result, compress_to_fp16=False)
+    path.unlink()
+    return result

@@ -86,7 +86,7 @@ def test_a_failure_inside_the_graph_names_the_node_and_no_file(tmp_path: Path) -
 
 def test_bytes_are_text_to_the_model(tmp_path: Path) -> None:
     engine = OnnxEngine()
-    engine.load(doubling("onnx", tmp_path, "BYTES"), EngineOptions(threads=1))
+    engine.load(doubling(tmp_path, "BYTES"), EngineOptions(threads=1))
     given = np.array([["ü".encode(), b"b", b""]], dtype=object)
     assert engine.run({"x": given})["y"].tolist() == [["ü", "b", ""]]
     with pytest.raises(RunFailed):
@@ -114,7 +114,7 @@ def test_a_device_that_is_not_here(device: str, tmp_path: Path) -> None:
     if device.startswith("cuda") and "cuda:0" in OnnxEngine.info().devices:
         pytest.skip("this machine has CUDA")
     with pytest.raises(EngineUnavailable) as caught:
-        OnnxEngine().load(doubling("onnx", tmp_path), EngineOptions(device=device))
+        OnnxEngine().load(doubling(tmp_path), EngineOptions(device=device))
     assert device in caught.value.message
 
 

@@ -72,7 +72,7 @@ def test_weights_are_in_memory_once_and_on_the_disk_no_more(tmp_path: Path, temp
 
 def test_without_room_for_the_files_there_is_one_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    engine = _loaded(doubling("onnx", tmp_path), 2, 1)
+    engine = _loaded(doubling(tmp_path), 2, 1)
     assert engine.run_wide({"x": np.ones((1, 3), np.float32)}, 1)["y"].tolist() == [[2, 2, 2]]
     assert len({id(session) for session in engine._sessions}) == 1
     engine.close()
