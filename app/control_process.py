@@ -17,6 +17,7 @@ import structlog
 
 from app.ending import end_soon
 from app.lifespan import (
+    engine_extras,
     make_store,
     media_limits,
     media_threads,
@@ -64,7 +65,8 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
     publisher = Publisher(run_dir / "control.sock")
     await publisher.start()
     threads, limits = media_threads(settings, stack), media_limits(settings)
-    loader = Loader(database, store, threads, run_dir, limits=limits, always_hosted=True)
+    extras = engine_extras(settings)
+    loader = Loader(database, store, threads, run_dir, limits=limits, always_hosted=True, extras=extras)
     published = publish_swaps(catalogue, publisher)
     reconciler = Reconciler(
         database,

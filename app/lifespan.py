@@ -78,7 +78,14 @@ async def lifespan(
         validations = Validations(database, store, settings.validation)
         control: Reconciler | Follower
         if place is None:
-            loader = Loader(database, store, threads, private_directory(stack), limits=media_limits(settings))
+            loader = Loader(
+                database,
+                store,
+                threads,
+                private_directory(stack),
+                limits=media_limits(settings),
+                extras=engine_extras(settings),
+            )
             control = Reconciler(database, catalogue, loader, drain_s=settings.server.drain_s)
             loader.on_host_change = control.wake
             jobs = {"reconciler": control.run(), "validations": validations.run()}
@@ -154,6 +161,12 @@ def calm_collector() -> None:
 def media_limits(settings: Settings) -> MediaLimits:
     """What tasks hold their callers' media to."""
     return MediaLimits(max_pixels=settings.inference.max_pixels)
+
+
+def engine_extras(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What engines are told besides, by their names."""
+    plans = {"cache_dir": str(settings.plans_dir), "trust_plans": settings.engines.trust_plans}
+    return {"tensorrt": plans}
 
 
 def private_directory(stack: AsyncExitStack) -> Path:

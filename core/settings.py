@@ -129,6 +129,14 @@ class ValidationSettings(Section):
     concurrency: int = Field(1, ge=1, le=16, description="Validations run side by side.")
 
 
+class EngineSettings(Section):
+    """What engines may do."""
+
+    trust_plans: bool = Field(
+        False, description="Load TensorRT plans built elsewhere. They hold code: whoever uploads one runs it here."
+    )
+
+
 class InferenceSettings(Section):
     """Caps and defaults of inference requests."""
 
@@ -159,6 +167,7 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     store: StoreSettings = StoreSettings()
     validation: ValidationSettings = ValidationSettings()
+    engines: EngineSettings = EngineSettings()
     inference: InferenceSettings = InferenceSettings()
 
     @property
@@ -172,6 +181,11 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path:
         """Content-addressed model files."""
         return self.data_dir / "artifacts"
+
+    @property
+    def plans_dir(self) -> Path:
+        """What engines have built for this machine's GPUs."""
+        return self.data_dir / "plans"
 
     @property
     def keys_dir(self) -> Path:

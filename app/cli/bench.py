@@ -64,7 +64,7 @@ def _levels(text: str) -> list[int]:
 async def _load(
     settings: Settings, database: Database, stack: AsyncExitStack, name: str, version: int | None
 ) -> Deployment:
-    from app.lifespan import make_store, media_limits, media_threads, private_directory
+    from app.lifespan import engine_extras, make_store, media_limits, media_threads, private_directory
     from core.control.deploying import find_model
     from core.control.desired import DesiredDeployment, TrafficShare
     from core.control.loader import Loader
@@ -83,6 +83,7 @@ async def _load(
         media_threads(settings, stack),
         private_directory(stack),
         limits=media_limits(settings),
+        extras=engine_extras(settings),
     )
     desired = DesiredDeployment(model.id, name, 1, True, (TrafficShare(wanted),), queue_size=4096)
     deployment = await loader.load(desired, wanted, lambda state: None)

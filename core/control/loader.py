@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from core.control.desired import DesiredDeployment
 from core.control.host_main import make_engine
@@ -38,6 +39,7 @@ class Loader:
         *,
         limits: MediaLimits = DEFAULT_LIMITS,
         always_hosted: bool = False,
+        extras: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._database = database
         self._store = store
@@ -45,6 +47,7 @@ class Loader:
         self._run_dir = run_dir
         self._limits = limits
         self._always_hosted = always_hosted
+        self._extras = extras or {}
         self.on_host_change: Callable[[], None] = lambda: None
         """Called when a host goes, and when it is back."""
 
@@ -86,7 +89,11 @@ class Loader:
         job = {
             "engine": engine,
             "artifact": str(artifact),
-            "engine_options": {"device": desired.device, "widths": widths(bounds) if bounds else ()},
+            "engine_options": {
+                "device": desired.device,
+                "widths": widths(bounds) if bounds else (),
+                "extra": self._extra(engine, desired),
+            },
             "options": asdict(options),
         }
         if desired.isolation == "thread" and not self._always_hosted:
@@ -96,6 +103,12 @@ class Loader:
         runner = HostedRunner(name, path, {**job, "socket": str(path)}, desired.queue_size)
         runner.process.on_change = lambda: self.on_host_change()
         return runner
+
+    def _extra(self, engine: str, desired: DesiredDeployment) -> dict[str, Any]:
+        extra = dict(self._extras.get(engine, {}))
+        if engine == "tensorrt":  # builds for a largest batch
+            extra["max_batch"] = desired.max_batch
+        return extra
 
     async def _artifact(self, desired: DesiredDeployment, version: int) -> tuple[str, Manifest, Path]:
         async with self._database.session() as session:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 import re
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +14,14 @@ import structlog
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
 from core.engines.cores import cores_available
+from core.engines.extras import refuse_unknown
 from core.engines.heap import trim_heap
+from core.engines.onnx_binding import run_bound
+from core.engines.onnx_providers import chosen_providers, devices, provider_name
 from core.engines.onnx_widths import open_sharing
 from core.engines.sentences import sentence
 from core.errors import EngineUnavailable, LoadFailed, RunFailed
-from core.signature import NUMPY_DTYPES, Signature, TensorSpec
+from core.signature import Signature, TensorSpec
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,6 @@ _DTYPES: Final[dict[str, str]] = {
     "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
-_BF16: Final = NUMPY_DTYPES["BF16"]
 _SMALL_FILE_BYTES: Final = 4 << 20
 _UNBOUNDED: Final = (
     b"Loop",
@@ -59,13 +59,14 @@ _UNBOUNDED: Final = (
 _NOISE: Final = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |\(?(?:/[\w.+@-]+)+\.(?:cc|cpp|h|hpp|cu|cuh)(?::\d+)?\)?\s*"
 )
-_ONNX_BF16: Final = 16  # onnx.TensorProto.BFLOAT16
+_OPTIONS: Final = ("allow_spinning", "provider", "precision", "cache_dir")
 
 
 class OnnxEngine(Engine):
     """One ONNX Runtime session, or one for each width on the same weights.
 
-    `extra` takes `allow_spinning` (default false: idle threads sleep).
+    `extra` takes `allow_spinning` (default false: idle threads sleep), `provider` (`cpu` or `openvino` on the CPU,
+    `cuda` or `tensorrt` on a GPU), and for the providers that choose one, `precision` and `cache_dir`.
     `BYTES` tensors are object arrays: str or UTF-8 bytes go in, str comes out.
     """
 
@@ -78,6 +79,7 @@ class OnnxEngine(Engine):
         """By the number of threads asked for; 0 is the widest."""
         self._outputs: list[str] = []
         self._plain = True
+        self._bound = False
         self._on_cpu = True
         self._memory_bytes = 0
 
@@ -88,19 +90,20 @@ class OnnxEngine(Engine):
             library = _library()
         except EngineUnavailable as error:
             return EngineInfo(cls.name, available=False, reason=error.message, hint=_HINT)
-        cuda = ("cuda:0",) if "CUDAExecutionProvider" in library.get_available_providers() else ()
         return EngineInfo(
             cls.name,
             available=True,
             version=library.__version__,
-            devices=("cpu", *cuda),
+            devices=devices(library),
             precisions=("fp32", "fp16", "int8"),
         )
 
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Open the model; external data is read from beside it. Raises LoadFailed or EngineUnavailable."""
         library = _library()
-        providers = _providers(library, options.device)
+        refuse_unknown(options.extra, _OPTIONS)
+        threads = max(options.widths, default=options.threads) or cores_available()
+        providers = chosen_providers(library, options, threads)
         before_bytes = psutil.Process().memory_info().rss
         try:
             file_bytes = artifact.stat().st_size
@@ -108,12 +111,13 @@ class OnnxEngine(Engine):
         except Exception as error:
             raise LoadFailed(f"ONNX Runtime cannot load the model: {_sentence(error, artifact)}") from error
         session = sessions[0]
-        if options.device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
-            raise EngineUnavailable(f"ONNX Runtime could not start on {options.device}: check the NVIDIA driver.")
+        if session.get_providers()[0] != provider_name(providers):
+            raise EngineUnavailable(_could_not_start(options))
         signature = Signature(_specs(session.get_inputs(), "input"), _specs(session.get_outputs(), "output"))
         self._sessions, self._outputs = sessions, [spec.name for spec in signature.outputs]
         self._plain = _is_plain(signature)
-        self._on_cpu = options.device == "cpu"
+        self._on_cpu = providers == ["CPUExecutionProvider"]
+        self._bound = not self._plain or (options.device != "cpu" and not _has_text(signature))
         self.bounded = self._on_cpu and _is_bounded(artifact, file_bytes)
         self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
         return signature
@@ -130,7 +134,7 @@ class OnnxEngine(Engine):
         session = sessions[threads] if threads < len(sessions) else sessions[0]
         try:
             feed = {name: _to_runtime(value) for name, value in inputs.items()}
-            values = session.run(self._outputs, feed) if self._plain else _run_bf16(session, self._outputs, feed)
+            values = run_bound(session, self._outputs, feed) if self._bound else session.run(self._outputs, feed)
         except Exception as error:
             raise RunFailed(f"ONNX Runtime failed on this batch: {_sentence(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
@@ -169,7 +173,7 @@ def _open(library: ModuleType, artifact: Path, options: EngineOptions, providers
     """Sessions by the number of threads wanted: 0 is the widest, any other number the narrowest that has it."""
     wide, *narrower = options.widths or (options.threads or cores_available(),)
     by_width = {}
-    if narrower and options.device == "cpu":
+    if narrower and providers == ["CPUExecutionProvider"]:
         try:
             by_width = open_sharing(
                 library, artifact, options.widths, lambda n: _session_options(library, options, n)
@@ -199,20 +203,6 @@ def _session_options(library: ModuleType, options: EngineOptions, threads: int) 
     return chosen
 
 
-def _providers(library: ModuleType, device: str) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdecimal():
-        raise EngineUnavailable(f"The engine onnx has no device {device!r}: it runs on cpu and cuda:N.")
-    if "CUDAExecutionProvider" not in library.get_available_providers():
-        raise EngineUnavailable(
-            f"The device {device} needs ONNX Runtime with CUDA: "
-            "pip install 'pulvinar[gpu]' in place of 'pulvinar[cpu]'."
-        )
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
-
-
 def _specs(nodes: list[Any], kind: str) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(node.name, _dtype(node, kind), _shape(node.shape)) for node in nodes)
 
@@ -239,6 +229,16 @@ def _is_plain(signature: Signature) -> bool:
     return plain
 
 
+def _has_text(signature: Signature) -> bool:
+    return any(spec.dtype == "BYTES" for spec in (*signature.inputs, *signature.outputs))
+
+
+def _could_not_start(options: EngineOptions) -> str:
+    if options.device == "cpu":
+        return "ONNX Runtime could not start its OpenVINO."
+    return f"ONNX Runtime could not start on {options.device}: check the NVIDIA driver."
+
+
 def _is_bounded(artifact: Path, file_bytes: int) -> bool:
     """Whether no node's work depends on values: none repeats, or makes tensors of sizes that others hold.
 
@@ -249,31 +249,6 @@ def _is_bounded(artifact: Path, file_bytes: int) -> bool:
         return False
     content = artifact.read_bytes()
     return not any(b"\x22" + bytes([len(name)]) + name in content for name in _UNBOUNDED)
-
-
-def _run_bf16(session: Any, outputs: list[str], feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
-    """A run with the runtime's own values: its Python side has no arrays of BF16."""
-    values = session.run_with_ort_values(outputs, {name: _to_ort_value(array) for name, array in feed.items()})
-    return [_from_ort_value(value) for value in values]
-
-
-def _to_ort_value(array: np.ndarray[Any, Any]) -> Any:
-    value = import_module("onnxruntime").OrtValue
-    if array.dtype != _BF16:
-        return value.ortvalue_from_numpy(array)
-    bits = np.ascontiguousarray(array).view(np.uint16)
-    return value.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BF16)
-
-
-def _from_ort_value(value: Any) -> np.ndarray[Any, Any]:
-    if value.data_type() != "tensor(bfloat16)":
-        array: np.ndarray[Any, Any] = value.numpy()
-        return array
-    if value.device_name() != "cpu":
-        raise RunFailed("A BF16 output stayed on the device; models with BF16 outputs run on cpu only.")
-    shape = value.shape()
-    bits = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape)) if 0 not in shape else b""
-    return np.frombuffer(bits, _BF16).reshape(shape)
 
 
 def _to_runtime(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

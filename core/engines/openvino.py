@@ -47,7 +47,9 @@ _DTYPES: Final = {
     "bf16": "BF16",
 }
 # "Exception from src/…cpp:84:", "Check '…' failed at src/…cpp:117:"
-_NOISE: Final = re.compile(r"Exception from \S+:\d+:\s*|(?:Check '[^\n]*' )?failed at \S+:\d+:?\s*")
+_NOISE: Final = re.compile(
+    r"Exception from \S+:\d+:\s*|Caught exception:\s*|(?:Check '[^\n]*' )?failed at \S+:\d+:?\s*"
+)
 
 
 class OpenvinoEngine(Engine):
@@ -99,7 +101,7 @@ class OpenvinoEngine(Engine):
         except LoadFailed:
             raise
         except Exception as error:
-            raise LoadFailed(f"OpenVINO cannot load the model: {sentence(error, _NOISE, artifact)}") from error
+            raise LoadFailed(f"OpenVINO cannot load the model: {_sentence(error, artifact)}") from error
         self._model, self._signature, self._requests = compiled, signature, SimpleQueue()
         self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
         return signature
@@ -115,13 +117,15 @@ class OpenvinoEngine(Engine):
             request = _request(model, requests)
             for place, array in enumerate(arrays):
                 request.set_input_tensor(place, _to_runtime(array))
-            request.infer()
+            # Not `infer`: on one thread it loses the errors of operators and answers what was in memory (2026.4).
+            request.start_async()
+            request.wait()
             answer = {
                 spec.name: _from_runtime(request.get_output_tensor(place), spec)
                 for place, spec in enumerate(self._signature.outputs)
             }
         except Exception as error:  # a request that failed is not used again
-            raise RunFailed(f"OpenVINO failed on this batch: {sentence(error, _NOISE)}") from error
+            raise RunFailed(f"OpenVINO failed on this batch: {_sentence(error)}") from error
         requests.put(request)
         return answer
 
@@ -243,3 +247,7 @@ def _from_runtime(tensor: Any, spec: TensorSpec) -> np.ndarray[Any, Any]:
         bits: np.ndarray[Any, Any] = np.array(tensor.data).view(np.uint16)
         return bits.view(_BF16)
     return np.array(tensor.data)
+
+
+def _sentence(error: Exception, artifact: Path | None = None) -> str:
+    return sentence(error, _NOISE, artifact)
