@@ -31,6 +31,8 @@ _OPTIONS: Final = ("precision", "hint", "streams")
 _PRECISIONS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _MOST_STREAMS: Final = 1024
 _BF16: Final = NUMPY_DTYPES["BF16"]
+_INT32: Final = np.iinfo(np.int32)
+_WIDE: Final = ("INT64", "UINT64", "UINT32")
 _DTYPES: Final = {
     "boolean": "BOOL",
     "u8": "UINT8",
@@ -113,6 +115,7 @@ class OpenvinoEngine(Engine):
             raise RunFailed("The model is not loaded.")
         # Kept until the run has ended: the request reads them in place.
         arrays = [np.asarray(array, order="C") for array in ordered(inputs, self._signature)]
+        _refuse_wide(arrays, self._signature)
         try:
             request = _request(model, requests)
             for place, array in enumerate(arrays):
@@ -224,6 +227,15 @@ def _spec(port: Any, kind: str) -> TensorSpec:
 def _name(port: Any) -> str:
     names = port.get_names()
     return min(names) if names else str(port.get_node().get_friendly_name())
+
+
+def _refuse_wide(arrays: Sequence[np.ndarray[Any, Any]], signature: Signature) -> None:
+    """Raises RunFailed for a whole number beyond 32 bits, of which the plugins would keep the lower half."""
+    for spec, array in zip(signature.inputs, arrays, strict=True):
+        if spec.dtype in _WIDE and array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
+            raise RunFailed(
+                f"The input {spec.name} holds numbers beyond 32 bits, and openvino computes in 32 bits."
+            )
 
 
 def _request(model: Any, requests: SimpleQueue[Any]) -> Any:

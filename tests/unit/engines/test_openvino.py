@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
@@ -63,6 +63,27 @@ def test_a_scalar_goes_in_and_out(tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("number", [2**31, 2**33, -(2**31) - 1])
+def test_numbers_that_would_be_cut_in_half_are_refused(number: int, tmp_path: Path) -> None:
+    engine = loaded(doubling(tmp_path, "INT64"))
+    with pytest.raises(RunFailed, match="input x holds numbers beyond 32 bits"):
+        engine.run({"x": np.array([[1, number, 0]])})
+    assert engine.run({"x": np.array([[1, -(2**30), 0]])})["y"].tolist() == [[2, -(2**31), 0]]
+    assert engine.run({"x": np.empty((0, 3), np.int64)})["y"].shape == (0, 3)
+    engine.close()
+
+
+def test_a_quantised_model_answers_as_onnx_runtime_does(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).random((8, 64), np.float32)
+    path, answers = quantised(tmp_path), []
+    for engine in (OnnxEngine(), OpenvinoEngine()):
+        engine.load(path, EngineOptions(threads=1))
+        answers.append(engine.run({"x": x})["y"])
+        engine.close()
+    assert np.allclose(*answers, atol=0.02)
+    assert len(np.unique(answers[1])) > 100
+
+
 def test_fp32_is_fp32_unless_asked_otherwise(tmp_path: Path) -> None:
     path, x = big(tmp_path, 4), np.random.default_rng(1).random((8, 1024), np.float32)
     reference = OnnxEngine()
@@ -77,6 +98,28 @@ def test_fp32_is_fp32_unless_asked_otherwise(tmp_path: Path) -> None:
     assert errors["fp32"] == errors["f32"] < 1e-5
     assert errors.get("bf16", 1e-3) > 1e-4
     reference.close()
+
+
+def quantised(folder: Path) -> Path:
+    """y = x · w in INT8 between QuantizeLinear and DequantizeLinear, as calibration leaves a model."""
+    weights = np.random.default_rng(0).integers(-127, 128, (64, 64), np.int8)
+    constants = [
+        numpy_helper.from_array(np.array(number), name)
+        for name, number in {
+            "scale": np.float32(1 / 255),
+            "zero": np.uint8(0),
+            "w": weights,
+            "ws": np.float32(0.01),
+            "wz": np.int8(0),
+        }.items()
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["dw"]),
+        helper.make_node("MatMul", ["d", "dw"], ["y"]),
+    ]
+    return save(folder, nodes, [value("x", "FP32", (-1, 64))], [value("y", "FP32", (-1, 64))], constants)
 
 
 @pytest.mark.parametrize(
