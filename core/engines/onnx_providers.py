@@ -29,6 +29,8 @@ def chosen_providers(library: ModuleType, options: EngineOptions, threads: int) 
     provider = choice(options.extra, "provider", _ON_CPU if kind == "cpu" else _ON_CUDA)
     if _NAMES[provider] not in library.get_available_providers():
         raise EngineUnavailable(_what_is_missing(provider, options.device))
+    if provider in ("cpu", "cuda"):
+        choice(options.extra, "precision", ("fp32",))  # they compute in what the model is written in
     if provider == "cpu":
         return [_CPU]
     if provider == "openvino":

@@ -92,6 +92,8 @@ class TensorrtEngine(Engine):
                 raise LoadFailed("TensorRT cannot read the plan: it was built for another GPU or version.")
             self._signature = _signature(library, plan)
             self._context = plan.create_execution_context()
+            if self._context is None:
+                raise LoadFailed("The GPU has too little free memory for the model.")
         except LoadFailed:
             cuda.close()
             raise

@@ -12,7 +12,7 @@ INPUT = {"inputs": {"x": [[1, 2, 3, 4], [5, 6, 7, 8]]}}
 
 def test_every_engine_is_listed_with_what_it_can_do_or_what_it_needs(demo: Demo) -> None:
     listed = {engine["name"]: engine for engine in demo.server.ok("GET", "/system/engines")["engines"]}
-    assert list(listed)[0] == "onnx"
+    assert next(iter(listed)) == "onnx"
     assert listed["openvino"]["version"]
     assert "cpu" in listed["openvino"]["devices"]
     assert "fp32" in listed["openvino"]["precisions"]

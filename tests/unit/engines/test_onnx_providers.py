@@ -74,6 +74,13 @@ def test_a_provider_that_is_not_built_in_is_never_replaced(device: str, provider
         chosen_providers(library(), EngineOptions(device=device, extra={"provider": provider}), 1)
 
 
+def test_a_precision_that_would_be_ignored_is_refused() -> None:
+    assert names("cpu", precision="fp32") == ["CPU"]
+    for device in ("cpu", "cuda:0"):
+        with pytest.raises(LoadFailed, match="precision is fp32, not 'bf16'"):
+            names(device, precision="bf16")
+
+
 def test_a_provider_of_another_device_is_answered_with_those_of_this() -> None:
     with pytest.raises(LoadFailed, match="provider is cpu, openvino, not 'cuda'"):
         chosen_providers(WITH_ALL, EngineOptions(extra={"provider": "cuda"}), 1)
