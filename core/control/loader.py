@@ -15,7 +15,7 @@ from core.control.hosted import HostedRunner
 from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.engines.cores import cores_available
-from core.engines.registry import engines_for
+from core.engines.registry import engine_class, engines_for
 from core.errors import LoadFailed
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.runner import LocalRunner, Runner, RunnerOptions
@@ -60,7 +60,7 @@ class Loader:
         def make_task(signature: Signature) -> Task:
             return task_class(manifest.task)(manifest.task_config(), signature, root, self._limits)
 
-        runner = self._runner(desired, version, engine, artifact)
+        runner = self._runner(desired, version, engine, artifact, manifest.engine_extra())
         options = DeploymentOptions(desired.model, version, desired.timeout_ms)
         deployment = Deployment(options, runner, make_task, self._threads)
         deployment.recipe = {
@@ -76,7 +76,9 @@ class Loader:
         await deployment.start(on_state)
         return deployment
 
-    def _runner(self, desired: DesiredDeployment, version: int, engine: str, artifact: Path) -> Runner:
+    def _runner(
+        self, desired: DesiredDeployment, version: int, engine: str, artifact: Path, told: dict[str, Any]
+    ) -> Runner:
         name = f"{desired.model}-v{version}"
         options = RunnerOptions(
             name,
@@ -92,11 +94,12 @@ class Loader:
             "engine_options": {
                 "device": desired.device,
                 "widths": widths(bounds) if bounds else (),
-                "extra": self._extra(engine, desired),
+                "extra": {**self._extra(engine, desired), **told},
             },
             "options": asdict(options),
         }
-        if desired.isolation == "thread" and not self._always_hosted:
+        hosted = self._always_hosted or engine_class(engine).always_hosted
+        if desired.isolation == "thread" and not hosted:
             return LocalRunner(options, lambda: make_engine(job))
         # Short, whatever the model is called: a socket's path may have 107 bytes.
         path = self._run_dir / f"{secrets.token_hex(8)}.sock"

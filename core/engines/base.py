@@ -56,6 +56,8 @@ class Engine(ABC):
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
     concurrent: ClassVar[bool] = False
+    always_hosted: ClassVar[bool] = False
+    """Whether its models run in a host process whatever is asked: a library that is trusted less."""
     bounded: bool = False
     """Whether the time of a run follows from the shapes of its inputs alone, whatever their values; known once
     loaded. Only then may a run that was measured to be short be made where it must not be long."""

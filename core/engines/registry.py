@@ -18,6 +18,7 @@ from core.errors import EngineUnavailable, Unprocessable
 ENGINES: Final[Mapping[str, str]] = {
     "onnx": "core.engines.onnx:OnnxEngine",
     "openvino": "core.engines.openvino:OpenvinoEngine",
+    "torch": "core.engines.torch:TorchEngine",
     "tensorrt": "core.engines.tensorrt:TensorrtEngine",
     "fake": "core.engines.fake:FakeEngine",
 }

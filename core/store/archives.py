@@ -13,7 +13,12 @@ from core.store.disk import Stopped, require_room, storage_errors
 from core.store.paths import check_member, member_key, shown
 from core.store.zip_reader import broken_zip_errors, open_zip
 
-ALLOWED_SUFFIXES: Final = (".onnx", ".yaml", ".yml", ".txt", ".json", ".md", ".data", ".bin", ".weights")
+ALLOWED_SUFFIXES: Final = (
+    *(".onnx", ".xml", ".pt", ".pt2", ".bin", ".data", ".weights"),
+    *(".yaml", ".yml", ".txt", ".json", ".md"),
+)
+TORCH_SUFFIXES: Final = (".pt", ".pt2")
+"""Of files that are zips themselves. They are not unpacked; what they hold is the importer's to look at."""
 _ALLOWED_NAMES: Final = frozenset({"license", "notice", "readme"})
 _ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".whl", ".jar")
 _ARCHIVE_HEADS: Final = (b"PK\x03\x04", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
@@ -149,7 +154,8 @@ def _unpack(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, budget: 
 def _copy(source: IO[bytes], sink: IO[bytes], info: zipfile.ZipInfo, budget: _Budget) -> None:
     file_bytes = 0
     while chunk := source.read(_CHUNK_BYTES):
-        if not file_bytes and chunk.startswith(_ARCHIVE_HEADS):
+        may_be_zip = info.orig_filename.lower().endswith(TORCH_SUFFIXES)
+        if not file_bytes and chunk.startswith(_ARCHIVE_HEADS) and not may_be_zip:
             raise InvalidPackage(
                 f"The zip holds another archive, {shown(info.orig_filename)}; put its files in directly."
             )

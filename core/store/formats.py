@@ -6,15 +6,28 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
-from core.errors import InvalidPackage, UnsupportedMedia
+from core.errors import InvalidPackage, TooLarge, UnsupportedMedia
 from core.store.onnx_wire import look
 from core.store.zip_reader import open_zip
 
-Format = Literal["onnx", "zip"]
+Format = Literal["onnx", "openvino", "torchscript", "pt2", "zip"]
+
+BARE_NAMES: Final[dict[str, str]] = {"onnx": "model.onnx", "torchscript": "model.pt", "pt2": "model.pt2"}
+"""What a model that was uploaded alone is called in its artifact."""
+MODEL_SUFFIXES: Final = (".onnx", ".xml", ".pt", ".pt2")
+"""Of files in a package that may be its model."""
 
 _HEAD_BYTES: Final = 4096
-_WHAT_IS_TAKEN: Final = "Upload an .onnx file, or a zip with model.yaml and the model."
+_MAX_TORCH_RECORDS: Final = 20_000
+"""An archive of PyTorch's has a record for each weight and each class; it is never unpacked."""
+_PICKLED: Final = ("data/constants/opaque_obj_", "data/constants/custom_obj_")
+_WHAT_IS_TAKEN: Final = (
+    "Upload an .onnx file, a .pt2 of torch.export.save, TorchScript, or a zip with model.yaml and the model."
+)
 _EXPORT: Final = "Export the model to ONNX (torch.onnx.export, tf2onnx or skl2onnx) and upload that."
+_EXPORT_TORCH: Final = (
+    "Export the model itself, with torch.onnx.export (ONNX) or torch.export.save (.pt2), and upload that."
+)
 _PICKLE: Final = "a Python pickle (as torch.save, joblib and pickle write), which can run code when it is loaded"
 _TENSORRT: Final = "a TensorRT plan, which holds code for one GPU"
 _PACKED: Final = "a compressed file or archive other than zip"
@@ -46,6 +59,8 @@ _KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
 _ZLIB: Final = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 _PICKLE_BINARY: Final = re.compile(rb"\x80[\x02-\x05]")
 _PICKLE_TEXT: Final = re.compile(rb"\(?(?:c[A-Za-z_][\w.]*\n\w+\n|[dl]p\d+\n|[dl]\(?p?\d*\n)")
+# OpenVINO's intermediate representation: XML whose root is <net name=… version="11">.
+_IR: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*\bversion=")
 _MAX_SAFETENSORS_HEADER: Final = 100_000_000
 
 
@@ -60,16 +75,17 @@ def detect(path: Path, *, max_files: int = 1000) -> Format:
     if not head:
         raise InvalidPackage(f"The uploaded file is empty. {_WHAT_IS_TAKEN}")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        _refuse_other_zips(path, max_files)
-        return "zip"
+        return _zip_format(path, max_files)
     _refuse_known(head)
     verdict = look(path)
     if verdict == "onnx":
         return "onnx"
+    if _IR.match(head):
+        return "openvino"
     if verdict == "cut_short":
         raise InvalidPackage("The file begins like an ONNX model but is cut short; export or copy it again.")
     _refuse_guessed(head)
-    raise UnsupportedMedia(f"The file is not an ONNX model and not a zip. {_WHAT_IS_TAKEN}")
+    raise UnsupportedMedia(f"The file is not an ONNX model, and of no other kind that is known. {_WHAT_IS_TAKEN}")
 
 
 def _refuse_known(head: bytes) -> None:
@@ -103,13 +119,47 @@ def _is_text(head: bytes) -> bool:
     return whole and all(character.isprintable() or character in "\t\r\n\f" for character in text)
 
 
-def _refuse_other_zips(path: Path, max_files: int) -> None:
-    with open_zip(path, max_files) as archive:
+def _zip_format(path: Path, max_files: int) -> Format:
+    """What a zip is: a package, or one of PyTorch's own, whose records lie in one folder."""
+    with open_zip(path, _MAX_TORCH_RECORDS) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
+    records = {name.partition("/")[2] for name in names}
+    if "archive_format" in records or "serialized_exported_program.json" in {*names, *records}:
+        return _exported_program(records)
+    if "data.pkl" in records or "data.pkl" in names:
+        return _torch_script(records)
+    _refuse_other_zips(names)
+    if len(names) > max_files:
+        raise TooLarge(f"The zip holds {len(names)} files, the cap is {max_files} (store.max_archive_files).")
+    return "zip"
+
+
+def _torch_script(records: set[str]) -> Format:
+    if {"constants.pkl", "version"} <= records and any(name.startswith("code/") for name in records):
+        return "torchscript"
+    raise UnsupportedMedia(f"The file is {_PICKLE}, in a zip of PyTorch's. {_EXPORT_TORCH}")
+
+
+def _exported_program(records: set[str]) -> Format:
+    if "archive_format" not in records:
+        raise UnsupportedMedia("The file is an exported program of torch 2.7 or older; export it with torch 2.8+.")
+    if any(name.startswith("data/aotinductor/") for name in records):
+        raise UnsupportedMedia(
+            "The file holds libraries compiled by AOTInductor, which run code when they are loaded; upload the "
+            "program that torch.export.save writes."
+        )
+    if any(name.startswith(_PICKLED) for name in records):
+        raise UnsupportedMedia(
+            "The exported program holds pickled objects, which can run code when they are loaded; export it with "
+            "tensors as its only constants."
+        )
+    return "pt2"
+
+
+def _refuse_other_zips(names: list[str]) -> None:
     bases = {name.rsplit("/", 1)[-1] for name in names}
     if "data.pkl" in bases:
-        kind = "a TorchScript archive" if any("/code/" in name for name in names) else _PICKLE
-        raise UnsupportedMedia(f"The file is {kind}, a PyTorch zip and not a package. {_EXPORT}")
+        raise UnsupportedMedia(f"The file is {_PICKLE}, in a zip of PyTorch's. {_EXPORT_TORCH}")
     if names and all(name.endswith(".npy") for name in names):
         raise UnsupportedMedia(f"The file is a NumPy .npz archive. {_WHAT_IS_TAKEN}")
     if "model.weights.h5" in bases:

@@ -8,15 +8,14 @@ from typing import Any, Final
 
 from core.errors import InvalidPackage
 from core.settings import StoreSettings
-from core.store.archives import ArchiveLimits, extract
+from core.store.archives import TORCH_SUFFIXES, ArchiveLimits, extract
 from core.store.artifacts import ArtifactStore
 from core.store.disk import Stopped, in_thread, storage_errors
-from core.store.formats import detect
+from core.store.formats import BARE_NAMES, MODEL_SUFFIXES, detect
 from core.store.manifest import Manifest, parse_manifest
 from core.store.paths import shown
 from core.store.uploads import Received
 
-_BARE_MODEL: Final = "model.onnx"
 _MANIFESTS: Final = ("model.yaml", "model.yml")
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 
@@ -80,19 +79,21 @@ class Importer:
             received.path.unlink(missing_ok=True)
 
     def _fill_and_publish(self, received: Received, staged: Path, told: _Told, stop: threading.Event) -> Imported:
-        if detect(received.path, max_files=self._max_files) == "zip":
+        format_ = detect(received.path, max_files=self._max_files)
+        if format_ == "zip":
             extract(received.path, staged, self._limits, stop)
             manifest = _package_manifest(staged, told)
         else:
             with storage_errors():
-                received.path.rename(staged / _BARE_MODEL)
-            manifest = _bare_manifest(told)
+                received.path.rename(staged / _bare_name(format_))
+            manifest = _bare_manifest(told, format_)
         if self._check_task:
             self._check_task(manifest.task, manifest.task_config())
         if stop.is_set():
             raise Stopped
         root = self._store.publish_staged(staged, received.sha256)
-        return Imported(received.sha256, received.size_bytes, "onnx", manifest.to_json(), root)
+        kept = manifest.to_json()
+        return Imported(received.sha256, received.size_bytes, kept["format"], kept, root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,23 @@ class _Told:
         return manifest.model_copy(update={"task": self.task})
 
 
-def _bare_manifest(told: _Told) -> Manifest:
+def _bare_name(format_: str) -> str:
+    if format_ not in BARE_NAMES:
+        raise InvalidPackage(
+            "The file is OpenVINO's IR, whose weights are in another file; upload a zip with model.yaml, the .xml "
+            "and the .bin of the same name."
+        )
+    return BARE_NAMES[format_]
+
+
+def _bare_manifest(told: _Told, format_: str) -> Manifest:
     manifest = told.manifest(None)
     if isinstance(manifest.labels, str):
         raise InvalidPackage(
             f"The manifest takes its labels from {shown(manifest.labels)}, but only a model was uploaded; list "
             "the labels in the manifest, or upload a zip that holds both."
         )
-    return _located(manifest, _BARE_MODEL)
+    return _located(manifest, _bare_name(format_), format_)
 
 
 def _package_manifest(staged: Path, told: _Told) -> Manifest:
@@ -131,19 +141,44 @@ def _package_manifest(staged: Path, told: _Told) -> Manifest:
     model = manifest.model or _only_model(staged)
     if not (staged / model).is_file():
         raise InvalidPackage(f"The manifest names the model {shown(model)}, but the package has no such file.")
-    if detect(staged / model) != "onnx":
-        raise InvalidPackage(f"The package's file {shown(model)} is an archive, not an ONNX model.")
+    format_ = detect(staged / model)
+    if format_ == "zip":
+        raise InvalidPackage(f"The package's file {shown(model)} is an archive, not a model.")
+    if format_ == "openvino" and not (staged / model).with_suffix(".bin").is_file():
+        raise InvalidPackage(f"The package holds {shown(model)} without the .bin of the same name; put it beside.")
+    _refuse_other_archives(staged, model)
     if isinstance(manifest.labels, str) and not (staged / manifest.labels).is_file():
         raise InvalidPackage(
             f"The manifest takes its labels from {shown(manifest.labels)}, but the package has no such file."
         )
-    return _located(manifest, model)
+    return _located(manifest, model, format_)
 
 
-def _located(manifest: Manifest, model: str) -> Manifest:
-    if manifest.format not in (None, "onnx"):
-        raise InvalidPackage(f"The manifest says format {shown(manifest.format or '')}, but the model is onnx.")
-    return manifest.model_copy(update={"model": model, "format": "onnx"})
+def _refuse_other_archives(staged: Path, model: str) -> None:
+    """Files that may be zips in a package are its model or nothing."""
+    for path in staged.rglob("*"):
+        name = str(path.relative_to(staged))
+        if path.name.lower().endswith(TORCH_SUFFIXES) and name != model:
+            raise InvalidPackage(f"The package holds {shown(name)} beside its model {shown(model)}; leave it out.")
+
+
+def _located(manifest: Manifest, model: str, format_: str) -> Manifest:
+    if manifest.format not in (None, format_):
+        raise InvalidPackage(
+            f"The manifest says format {shown(manifest.format or '')}, but the model is {format_}."
+        )
+    listed = manifest.inputs is not None or manifest.outputs is not None
+    if format_ == "torchscript" and (manifest.inputs is None or manifest.outputs is None):
+        raise InvalidPackage(
+            "A TorchScript file does not say what it takes and gives: list `inputs` and `outputs` in model.yaml, "
+            "such as `inputs: [{name: x, dtype: FP32, shape: [-1, 3]}]`."
+        )
+    if format_ != "torchscript" and listed:
+        raise InvalidPackage(
+            f"The manifest lists inputs or outputs, but a model of the format {format_} says them itself; leave "
+            "them out."
+        )
+    return manifest.model_copy(update={"model": model, "format": format_})
 
 
 def _own_manifest(staged: Path, told: _Told) -> str | None:
@@ -170,9 +205,14 @@ def _read_text(path: Path) -> str:
 
 
 def _only_model(staged: Path) -> str:
-    models = sorted(str(path.relative_to(staged)) for path in staged.rglob("*.onnx"))
+    models = sorted(
+        str(path.relative_to(staged)) for path in staged.rglob("*") if path.name.lower().endswith(MODEL_SUFFIXES)
+    )
     if not models:
-        raise InvalidPackage("The package holds no .onnx file; put the model into it.")
+        raise InvalidPackage(
+            f"The package holds no .onnx file, and no model of another kind ({', '.join(MODEL_SUFFIXES[1:])}); "
+            "put the model into it."
+        )
     if len(models) > 1:
         listed = ", ".join(shown(model) for model in models[:5])
         raise InvalidPackage(f"The package holds several models ({listed}); name one with `model:` in model.yaml.")

@@ -11,20 +11,19 @@ from typing import Any, Final
 import numpy as np
 
 from core.engines.base import Engine, EngineOptions
-from core.engines.registry import engine_class
-from core.errors import InvalidPackage, RunFailed
+from core.engines.registry import engine_class, engines_for
+from core.errors import EngineUnavailable, InvalidPackage, RunFailed
 from core.signature import Signature
 from core.store.manifest import Manifest, manifest_from_json
 from core.tasks.base import Payload, Task
 from core.tasks.registry import task_class
-from core.validation import onnx_file
-from core.validation.external_data import check_external_data, check_tree
+from core.validation.external_data import check_tree
+from core.validation.files import FILES, ModelFile
 from core.validation.memory import is_out_of_memory, peak_memory_bytes
 from core.validation.samples import Arrays, Sizes, candidates, make_inputs, make_picture
 
 _LATENCY_RUNS: Final = 5
 _LATENCY_BUDGET_S: Final = 10.0
-_ENGINES: Final = {"onnx": "onnx"}
 
 
 class Trial:
@@ -37,7 +36,7 @@ class Trial:
         self._raw_manifest = manifest
         self._manifest = Manifest()
         self._path = root
-        self._model: Any = None
+        self._file: ModelFile | None = None
         self._engine: Engine | None = None
         self._task: Task | None = None
         self._sizes = Sizes(1)
@@ -53,40 +52,30 @@ class Trial:
         return f"The manifest is complete; the task is {self._manifest.task}."
 
     def parse(self) -> str:
-        """The whole file is ONNX."""
-        self._model = onnx_file.parse(self._path)
-        model = self._model
-        opset = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
-        return f"ONNX of IR version {model.ir_version}, opset {opset}, {len(model.graph.node)} nodes."
+        """The whole file is of its format."""
+        format_ = self._manifest.format or "onnx"
+        if format_ not in FILES:
+            raise InvalidPackage(f"Models of the format {format_[:32]} are not accepted.")
+        self._file = FILES[format_](self._path)
+        return self._file.parse()
 
     def external_data(self) -> str:
         """Weights kept in files of their own lie in the package."""
-        count = check_external_data(self._model, self._path.parent)
-        return (
-            f"{count} tensors keep their data in files of the package." if count else "All data is in the model."
-        )
+        return str(_known(self._file).external_data())
 
     def operators(self) -> str:
         """The engine can know every operator."""
-        unknown = onnx_file.unsupported_operators(self._model)
-        self._model = None  # parsed twice is enough: the engine reads the file itself
-        if unknown:
-            raise InvalidPackage(
-                f"The model uses operators that the engine does not have: {', '.join(unknown[:20])}; export it "
-                "with standard ONNX operators. Custom operator libraries are not loaded."
-            )
-        return "Every operator belongs to the engine."
+        return str(_known(self._file).operators())
 
     def structure(self) -> str:
-        """The graph keeps ONNX's rules."""
-        onnx_file.check_structure(self._path)
-        return "The graph is well-formed."
+        """The graph keeps its format's rules."""
+        return str(_known(self._file).structure())
 
     def load(self) -> str:
         """The engine takes the model."""
-        engine = engine_class(_ENGINES[self._manifest.format or "onnx"])()
+        engine = self._make_engine()
         started = time.perf_counter()
-        self.signature = engine.load(self._path, EngineOptions(threads=1))
+        self.signature = engine.load(self._path, EngineOptions(threads=1, extra=self._manifest.engine_extra()))
         self._engine = engine
         return f"Loaded by the engine {engine.name} in {(time.perf_counter() - started) * 1000:.0f} ms."
 
@@ -156,6 +145,16 @@ class Trial:
     def memory(self) -> str:
         """How much memory the whole trial took."""
         return f"{peak_memory_bytes() / (1 << 20):.0f} MiB at the peak, libraries included."
+
+    def _make_engine(self) -> Engine:
+        """The best engine for the format that can be used here. Raises EngineUnavailable."""
+        format_ = self._manifest.format or "onnx"
+        names = engines_for(format_)
+        usable = [name for name in names if engine_class(name).info().available]
+        if not usable:
+            hint = " or ".join(engine_class(name).info().hint or name for name in names) or "there is none"
+            raise EngineUnavailable(f"No engine here runs {format_} models: {hint}. Validate again once there is.")
+        return engine_class(usable[0])()
 
     def _first_run(self, signature: Signature) -> Arrays:
         failure: RunFailed | None = None

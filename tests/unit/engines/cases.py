@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import torch_models
 from tests.unit.engines import models
 
 DTYPES = ("BOOL", "UINT8", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES")
@@ -42,5 +43,11 @@ CASES = (
     Case("onnx", "onnx", models.doubling, models.big),
     Case("openvino", "onnx", models.doubling, models.big, NO_TEXT),
     Case("openvino", "openvino", models.ir_doubling, models.ir_big, NO_TEXT),
+    Case(
+        *("torch", "torchscript", torch_models.script_doubling, torch_models.script_big, NO_TEXT),
+        extra=torch_models.told,
+        heavy_extra=torch_models.big_told(32),
+    ),
+    Case("torch", "pt2", torch_models.program_doubling, torch_models.program_big, NO_TEXT),
     Case("fake", "fake", models.fake, models.fake_big),
 )

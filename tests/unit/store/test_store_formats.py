@@ -46,6 +46,14 @@ def test_onnx_and_zip_are_known_by_content(tmp_path: Path) -> None:
     assert detect(write(tmp_path, zip_bytes({"model.yaml": "task: tensor"}))) == "zip"
 
 
+def test_pytorchs_archives_and_openvinos_xml_are_known_by_content(tmp_path: Path) -> None:
+    records = {"m/data.pkl": b"", "m/constants.pkl": b"", "m/version": "3", "m/code/__torch__.py": ""}
+    assert detect(write(tmp_path, zip_bytes(records))) == "torchscript"
+    assert detect(write(tmp_path, zip_bytes({"m/archive_format": "pt2", "m/models/model.json": ""}))) == "pt2"
+    for start in ("", '<?xml version="1.0"?>\n', "\ufeff"):
+        assert detect(write(tmp_path, f'{start}<net name="a" version="11">'.encode())) == "openvino"
+
+
 def test_a_field_of_a_later_onnx_does_no_harm(tmp_path: Path) -> None:
     later = bytes([0x98 | 0x00, 0x03, 0x05])  # field 51, varint 5
     assert detect(write(tmp_path, onnx_bytes() + later)) == "onnx"
@@ -58,7 +66,11 @@ def test_a_field_of_a_later_onnx_does_no_harm(tmp_path: Path) -> None:
         (pickle.dumps({"a": 1}, protocol=2), "pickle"),
         (b"cos\nsystem\n(S'true'\ntR.", "pickle"),
         (zip_bytes({"archive/data.pkl": pickle.dumps([1]), "archive/version": "3"}), "pickle"),
-        (zip_bytes({"m/data.pkl": b"", "m/code/__torch__.py": ""}), "TorchScript"),
+        (zip_bytes({"m/data.pkl": b"", "m/code/__torch__.py": ""}), "pickle"),
+        (zip_bytes({"data.pkl": b"", "a/constants.pkl": b"", "a/version": "3", "a/code/a.py": ""}), "pickle"),
+        (zip_bytes({"version": "8.1", "serialized_exported_program.json": "{}"}), "torch 2.7 or older"),
+        (zip_bytes({"m/archive_format": "pt2", "m/data/aotinductor/model/a.so": b""}), "AOTInductor"),
+        (zip_bytes({"m/archive_format": "pt2", "m/data/constants/opaque_obj_0": b""}), "pickled objects"),
         (zip_bytes({"a.npy": npy_bytes()}), "npz"),
         (npy_bytes(), "NumPy array"),
         (zlib.compress(pickle.dumps(list(range(100)))), "joblib"),

@@ -47,6 +47,17 @@ def test_an_empty_manifest_is_the_default(text: str) -> None:
     [
         ("task: tensor\ntaks: x", r"line 2: taks is not a known field; there are: task, model"),
         ("batching:\n  max_bach: 2", r"line 2: batching.max_bach is not a known field"),
+        (
+            "inputs:\n- {name: x, dtype: FP32, size: [1]}",
+            r"inputs\[0\].size is not a known field; there are: name, d",
+        ),
+        (
+            "inputs:\n- {name: x, dtype: float, shape: [1]}",
+            r"inputs\[0\].dtype cannot be used: the dtypes are BOOL",
+        ),
+        ("inputs:\n- {name: x, dtype: FP32, shape: [-2]}", r"inputs\[0\].shape\[0\] cannot be used"),
+        ("outputs:\n" + 2 * "- {name: x, dtype: FP32, shape: [1]}\n", "a name of its own"),
+        ("inputs: []", "inputs cannot be used"),
         ("batching:\n  max_batch: 0", r"line 2: batching.max_batch cannot be used"),
         ("task: 7", r"line 1: task cannot be used: .*quotes"),
         ("labels:\n- a\n- no\n", r"line 3: labels\[1\] cannot be used: .*quotes"),
