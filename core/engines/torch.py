@@ -43,8 +43,8 @@ Call = Callable[[Sequence[Any]], Sequence[Any]]
 class TorchEngine(Engine):
     """One TorchScript module or one exported program.
 
-    `extra` takes `precision` (`fp32`, or `bf16` for autocast), and for TorchScript `inputs` and `outputs`, lists of
-    `{name, dtype, shape}`: the file does not say them. Threads are those of the calling thread.
+    `extra` takes `precision` (`fp32`, or `bf16` for autocast), and for TorchScript `inputs` and `outputs`, lists
+    of `{name, dtype, shape}`: the file does not say them.
     """
 
     name: ClassVar[str] = "torch"

@@ -18,8 +18,8 @@ Operation = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any], Sequence
 def written_weight(operations: Iterable[Operation], weights: Iterable[str]) -> str | None:
     """The first of `weights` that an operation writes into, be it through views; None where none does.
 
-    An operation is `(operator, args, kwargs, names of its results)`, as they run. What it writes and which results are
-    views, an operator's schema says: pytorch aten/src/ATen/native/README.md, "Annotations".
+    An operation is `(operator, args, kwargs, names of its results)`, as they run. What it writes and which of its
+    results are views, an operator's schema says: pytorch aten/src/ATen/native/README.md, "Annotations".
     """
     root = {name: name for name in weights}
     for operator, args, kwargs, results in operations:

@@ -3,8 +3,9 @@
 That one runs what a file tells it to: it unpickles sample inputs, and weights and constants where the file asks
 for it; it evaluates the texts of shapes and guards as Python; it runs generated code with names from the file in
 it; and it loads shared libraries. Here the graph's JSON is read as data, its operators are looked up among ATen's,
-and they are called one after the other. Pickles are not even opened. Source: pytorch torch/_export/serde/schema.py,
-schema version 8.
+and they are called one after the other. Pickles are not even opened.
+
+Source: pytorch torch/_export/serde/schema.py, schema version 8.
 """
 
 from __future__ import annotations

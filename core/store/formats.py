@@ -135,7 +135,7 @@ def _zip_format(path: Path, max_files: int) -> Format:
 
 
 def _torch_script(records: set[str]) -> Format:
-    if {"constants.pkl", "version"} <= records and any(name.startswith("code/") for name in records):
+    if {"data.pkl", "constants.pkl", "version"} <= records and any(name.startswith("code/") for name in records):
         return "torchscript"
     raise UnsupportedMedia(f"The file is {_PICKLE}, in a zip of PyTorch's. {_EXPORT_TORCH}")
 

@@ -14,6 +14,7 @@ from core.errors import InvalidPackage, PlatformError, TooLarge, UnsupportedMedi
 from core.settings import StoreSettings
 from core.store.artifacts import ArtifactStore
 from core.store.importer import Imported, Importer
+from tests.torch_models import payload
 
 SETTINGS = StoreSettings(min_free_bytes=0)
 
@@ -63,6 +64,35 @@ def test_a_package_becomes_an_artifact(tmp_path: Path) -> None:
     assert names_below(imported.root) == ["a.onnx", "labels.txt", "model.yaml"]
 
 
+SCRIPT = zip_bytes({"m/data.pkl": b"", "m/constants.pkl": b"", "m/version": "3", "m/code/__torch__.py": ""})
+PROGRAM = zip_bytes({"m/archive_format": "pt2", "m/models/model.json": "{}"})
+IR = b'<net name="a" version="11"></net>'
+TOLD = """
+inputs: [{name: x, dtype: FP32, shape: [-1, 3]}]
+outputs: [{name: y, dtype: FP32, shape: [-1, 3]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "manifest", "format_", "model"),
+    [
+        (SCRIPT, TOLD, "torchscript", "model.pt"),
+        (PROGRAM, "", "pt2", "model.pt2"),
+        (zip_bytes({"model.yaml": TOLD, "net.pt": SCRIPT}), None, "torchscript", "net.pt"),
+        (zip_bytes({"model.yaml": "", "net.pt2": PROGRAM}), None, "pt2", "net.pt2"),
+        (zip_bytes({"model.yaml": "", "net.xml": IR, "net.bin": b"1234"}), None, "openvino", "net.xml"),
+    ],
+)
+def test_other_formats_become_artifacts(
+    tmp_path: Path, data: bytes, manifest: str | None, format_: str, model: str
+) -> None:
+    imported = run_import(tmp_path, data, manifest_text=manifest)
+    assert imported.format == imported.manifest["format"] == format_
+    assert imported.manifest["model"] == model
+    assert (imported.root / model).is_file()
+    assert ("inputs" in imported.manifest) == (format_ == "torchscript")
+
+
 def test_a_manifest_sent_along_takes_the_place_of_the_packages_own(tmp_path: Path) -> None:
     data = zip_bytes({"model.yaml": "description: inner", "a.onnx": onnx_bytes()})
     assert run_import(tmp_path, data, manifest_text="description: outer").manifest["description"] == "outer"
@@ -100,6 +130,13 @@ ONNX = onnx_bytes()
         (zip_bytes({"model.yaml": "", "../a.onnx": ONNX}), {}, "leads out of the package"),
         (ONNX, {"manifest_text": "labels: labels.txt"}, "only a model was uploaded"),
         (ONNX[: len(ONNX) // 2], {}, "cut short"),
+        (SCRIPT, {}, "list `inputs` and `outputs` in model.yaml"),
+        (PROGRAM, {"manifest_text": TOLD}, "says them itself"),
+        (ONNX, {"manifest_text": TOLD}, "says them itself"),
+        (IR, {}, "upload a zip with model.yaml, the .xml and the .bin"),
+        (zip_bytes({"model.yaml": "", "net.xml": IR}), {}, "without the .bin"),
+        (zip_bytes({"model.yaml": "model: a.pt2", "a.pt2": zip_bytes({"b.txt": ""})}), {}, "an archive, not a m"),
+        (zip_bytes({"model.yaml": "model: a.onnx", "a.onnx": ONNX, "b.pt": "x"}), {}, "'b.pt' beside its model"),
         (b"", {}, "empty"),
     ],
 )
@@ -159,3 +196,13 @@ def test_a_cancelled_import_leaves_nothing(tmp_path: Path) -> None:
     asyncio.run(scenario())
     assert names_below(tmp_path) == []
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_pickle_is_refused_and_its_payload_does_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "it-ran"
+    saved = zip_bytes({"m/data.pkl": payload(trace), "m/version": "3", "m/byteorder": "little"})
+    for data in (payload(trace), saved, zip_bytes({"model.yaml": "", "model.pt": saved})):
+        with pytest.raises(UnsupportedMedia, match=r"can run code when it is loaded.*Export the model"):
+            run_import(tmp_path / "store", data)
+    assert not trace.exists()
+    assert names_below(tmp_path / "store") == []

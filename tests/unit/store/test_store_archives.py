@@ -114,7 +114,13 @@ def test_nested_archives_are_refused_by_name_and_by_content(tmp_path: Path, name
         unpack(tmp_path, zip_bytes({"model.yaml": "", name: zip_bytes({"a.txt": "a"})}))
 
 
-@pytest.mark.parametrize("name", ["model.py", "model.pkl", "run.sh", "lib.so", "model.pt", "noextension"])
+def test_archives_of_pytorch_may_lie_in_a_package(tmp_path: Path) -> None:
+    inner = zip_bytes({"a.txt": "a"})
+    files = unpack(tmp_path, zip_bytes({"model.yaml": "", "model.pt": inner, "other.pt2": inner}))
+    assert set(files) == {"model.yaml", "model.pt", "other.pt2"}
+
+
+@pytest.mark.parametrize("name", ["model.py", "model.pkl", "run.sh", "lib.so", "model.pth", "noextension"])
 def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidPackage, match="only: leave it out"):
         unpack(tmp_path, zip_bytes({"model.yaml": "", name: "x"}))

@@ -48,7 +48,7 @@ def test_an_empty_manifest_is_the_default(text: str) -> None:
         ("task: tensor\ntaks: x", r"line 2: taks is not a known field; there are: task, model"),
         ("batching:\n  max_bach: 2", r"line 2: batching.max_bach is not a known field"),
         (
-            "inputs:\n- {name: x, dtype: FP32, size: [1]}",
+            "inputs:\n- {name: x, dtype: FP32, shape: [1], size: 1}",
             r"inputs\[0\].size is not a known field; there are: name, d",
         ),
         (
