@@ -37,7 +37,7 @@ _UPLOAD_DOC: dict[str, Any] = {
                     "type": "object",
                     "required": ["file", "name"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "An .onnx file or a zip."},
+                        "file": {"type": "string", "format": "binary", "description": "An .onnx or .pt2 file, TorchScript, or a zip."},
                         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$", "example": "cats"},
                         "task": {"type": "string", "example": "image-classification"},
                         "description": {"type": "string"},
@@ -57,7 +57,7 @@ _VERSION_DOC: dict[str, Any] = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "An .onnx file or a zip."},
+                        "file": {"type": "string", "format": "binary", "description": "An .onnx or .pt2 file, TorchScript, or a zip."},
                         "task": {"type": "string"},
                         "manifest": {"type": "string", "description": "The text of a model.yaml."},
                     },
