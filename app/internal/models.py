@@ -23,6 +23,8 @@ from core.store.names import check_model_name
 from schemas.base import ErrorBody, Page
 from schemas.models import ModelAnswer, ModelDetailAnswer, ModelPatch, UploadAnswer, VersionAnswer
 
+_FILE = "An .onnx or .pt2 file, TorchScript, or a zip."
+
 router = APIRouter(prefix="/models", tags=["models"])
 
 ModelName = Annotated[str, Path(max_length=255, description="The model's name.")]
@@ -37,7 +39,7 @@ _UPLOAD_DOC: dict[str, Any] = {
                     "type": "object",
                     "required": ["file", "name"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "An .onnx or .pt2 file, TorchScript, or a zip."},
+                        "file": {"type": "string", "format": "binary", "description": _FILE},
                         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$", "example": "cats"},
                         "task": {"type": "string", "example": "image-classification"},
                         "description": {"type": "string"},
@@ -57,7 +59,7 @@ _VERSION_DOC: dict[str, Any] = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "An .onnx or .pt2 file, TorchScript, or a zip."},
+                        "file": {"type": "string", "format": "binary", "description": _FILE},
                         "task": {"type": "string"},
                         "manifest": {"type": "string", "description": "The text of a model.yaml."},
                     },
