@@ -33,7 +33,7 @@ FORBIDDEN: Final = (
     r"_sparse_\w*_unsafe",  # indices that nobody has checked
     r"_nested_view_from_\w+",
 )
-"""Patterns of words that a module's code may not hold, of the operators that `torch._C._jit_get_all_schemas()` lists."""
+"""Words that a module's code may not hold, as patterns; `torch._C._jit_get_all_schemas()` lists all operators."""
 _WORD: Final = re.compile(rf"(?<!\w)(?:{'|'.join(FORBIDDEN)})(?!\w)")
 # A name put together at run time would escape the words above; PyTorch itself writes getattr(self, "0") only.
 _GETATTR: Final = re.compile(r"(?<!\w)getattr(?!\w)")
