@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import ConversionFailed
+from core.optimiser.bias_correction import correct_biases
 from core.optimiser.converted import Converted, Tensors, Work, missing, versions_of
-from core.optimiser.feeds import checked
+from core.optimiser.feeds import NpzFeeds, checked
 from core.optimiser.onnx_graph import check_loads, load_graph
 
 CALIBRATIONS: Final = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -49,8 +50,8 @@ def dynamic(work: Work) -> Converted:
 def static(work: Work) -> Converted:
     """Weights and activations in 8 bits, in QDQ form, their ranges measured on the feeds.
 
-    Options: `calibration` (minmax, percentile, entropy), `per_channel` (true), `exclude` (names of nodes that stay
-    as they are). Raises ConversionFailed without feeds, for feeds that do not fit, or where nothing can be
+    Options: `calibration` (minmax, percentile, entropy), `per_channel` (true), `bias_correction` (true), and which
+    layers stay at 32 bits: `exclude`, by name, and `keep_first`, so many convolutions from the input on. Raises ConversionFailed without feeds, for feeds that do not fit, or where nothing can be
     quantised.
     """
     quantization = _library()
@@ -59,8 +60,12 @@ def static(work: Work) -> Converted:
     if calibration not in CALIBRATIONS:
         raise ConversionFailed(f"There is no calibration {calibration!r}; there are {', '.join(CALIBRATIONS)}.")
     per_channel = bool(work.option("per_channel", True))
-    reader = _Reader(work.feeds, work.source)
+    feeds = work.feeds if isinstance(work.feeds, Sequence | NpzFeeds) else list(work.feeds)
+    reader, corrected = _Reader(feeds, work.source), 0
     with _prepared(work.source, quantization) as prepared:
+        exclude = [*work.option("exclude", []), *_first(prepared, int(work.option("keep_first", 0)))]
+        if work.option("bias_correction", True):
+            prepared, corrected = correct_biases(prepared, feeds, exclude, _room(prepared))
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -70,10 +75,21 @@ def static(work: Work) -> Converted:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=getattr(quantization.CalibrationMethod, CALIBRATIONS[calibration]),
-            nodes_to_exclude=list(work.option("exclude", [])),
+            nodes_to_exclude=exclude,
         )
-    notes = {"calibration": calibration, "per_channel": per_channel, **reader.notes()}
-    return _finished(target, notes)
+    notes = {"calibration": calibration, "per_channel": per_channel, "biases_corrected": corrected}
+    return _finished(target, {**notes, "kept_at_fp32": exclude, **reader.notes()})
+
+
+def _first(prepared: Path, count: int) -> list[str]:
+    convolutions = [node.name for node in load_graph(prepared).graph.node if node.op_type == "Conv"]
+    return convolutions[:count]
+
+
+def _room(prepared: Path) -> Path:
+    room = prepared.parent / "corrected"
+    room.mkdir()
+    return room
 
 
 class _Reader:

@@ -27,7 +27,7 @@ _REAP_S: Final = 10.0
 
 @asynccontextmanager
 async def confined(module: str, prefix: str) -> AsyncIterator[Process]:
-    """A process in `module`'s `main`, in a session and an empty directory of its own; all of it is gone at the end.
+    """A process in `module`'s `main`, in a session and an empty directory of its own; all is gone at the end.
 
     The job goes in by `send`; the limits are what `core.validation.child.confine` sets from within.
     """
