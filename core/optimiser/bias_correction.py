@@ -67,6 +67,7 @@ def _mean_inputs(model: Any, layers: list[Any], feeds: Iterable[Tensors]) -> lis
         copy.graph.output.append(helper.make_tensor_value_info(name, onnx_library().TensorProto.FLOAT, None))
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
     sums: list[Any] = [0.0] * len(names)
     items = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,11 +61,12 @@ def static(work: Work) -> Converted:
         raise ConversionFailed(f"There is no calibration {calibration!r}; there are {', '.join(CALIBRATIONS)}.")
     per_channel = bool(work.option("per_channel", True))
     feeds = work.feeds if isinstance(work.feeds, Sequence | NpzFeeds) else list(work.feeds)
-    reader, corrected = _Reader(feeds, work.source), 0
+    inputs, corrected = _inputs(work.source), 0
+    reader = _Reader(checked(feeds, inputs))
     with _prepared(work.source, quantization) as prepared:
         exclude = [*work.option("exclude", []), *_first(prepared, int(work.option("keep_first", 0)))]
         if work.option("bias_correction", True):
-            prepared, corrected = correct_biases(prepared, feeds, exclude, _room(prepared))
+            prepared, corrected = correct_biases(prepared, checked(feeds, inputs), exclude, _room(prepared))
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -95,8 +96,8 @@ def _room(prepared: Path) -> Path:
 class _Reader:
     """Hands the feeds out one by one, and counts."""
 
-    def __init__(self, feeds: Iterable[Tensors], source: Path) -> None:
-        self._feeds = iter(checked(feeds, _inputs(source)))
+    def __init__(self, feeds: Iterator[Tensors]) -> None:
+        self._feeds = feeds
         self._batches = 0
         self._items = 0
         self._first = next(self._feeds, None)

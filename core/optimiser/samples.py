@@ -53,7 +53,7 @@ def engine_inputs(sample: StoredSample, task: Task, signature: Signature) -> dic
     """
     data = sample.path.read_bytes()
     if sample.media_type == "application/x-npy":
-        return _fit({None: _load(io.BytesIO(data))}, signature)
+        return _fit({_only(signature): _load(io.BytesIO(data))}, signature)
     if sample.media_type == "application/x-npz":
         return _fit(_load_all(data), signature)
     if sample.media_type == "application/json":
@@ -83,17 +83,20 @@ def _made_up(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generat
     return random.integers(0, 2, shape).astype(dtype)
 
 
-def _fit(arrays: Mapping[str | None, Array] | Mapping[str, Array], signature: Signature) -> dict[str, Array]:
-    """The arrays under the inputs' names; one without a name belongs to a model's only input."""
-    found: dict[str | None, Array] = dict(arrays)
-    if None in found and len(signature.inputs) == 1:
-        found = {signature.inputs[0].name: found[None]}
+def _only(signature: Signature) -> str:
+    """The name of a model's only input. Raises InvalidInput where there are several."""
+    if len(signature.inputs) != 1:
+        raise InvalidInput("The model has several inputs; upload an .npz that holds an array for each.")
+    return signature.inputs[0].name
+
+
+def _fit(arrays: Mapping[str, Array], signature: Signature) -> dict[str, Array]:
     names = ", ".join(spec.name for spec in signature.inputs)
-    if {spec.name for spec in signature.inputs} != set(found):
+    if {spec.name for spec in signature.inputs} != set(arrays):
         raise InvalidInput(
             f"The sample must hold an array for each of the model's inputs, and no others: {names}."
         )
-    return {spec.name: _fitted(spec, found[spec.name]) for spec in signature.inputs}
+    return {spec.name: _fitted(spec, arrays[spec.name]) for spec in signature.inputs}
 
 
 def _fitted(spec: TensorSpec, array: Array) -> Array:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from core.database.repositories.base import Repository
 from core.database.repositories.models import REVISION
 from core.database.repositories.revisions import Revisions
-from core.database.tables import DerivedArtifact, Version
+from core.database.tables import DerivedArtifact, Version, utc_now
 
 
 class DerivedArtifacts(Repository):
@@ -36,14 +36,16 @@ class DerivedArtifacts(Repository):
         return (await self._session.scalars(query.where(Version.model_id == model_id))).all()
 
     async def put(self, version_id: int, key: str, **values: Any) -> tuple[DerivedArtifact, str | None]:
-        """Write what was made, in the place of what was made so before; also the address that this replaces."""
-        before = await self.find(version_id, key)
-        replaced = before.sha256 if before is not None and before.sha256 != values["sha256"] else None
-        await self._session.execute(
-            delete(DerivedArtifact).where(DerivedArtifact.version_id == version_id, DerivedArtifact.key == key)
-        )
-        row = DerivedArtifact(version_id=version_id, key=key, **values)
-        await self._add(row, "The same conversion has just been made by another.")
+        """Write what was made, over what was made so before, which keeps its id; also the address replaced."""
+        row = await self.find(version_id, key)
+        replaced = row.sha256 if row is not None and row.sha256 != values["sha256"] else None
+        if row is None:
+            row = DerivedArtifact(version_id=version_id, key=key, **values)
+            await self._add(row, "The same conversion has just been made by another.")
+        else:
+            for name, value in {**values, "made_at": utc_now()}.items():
+                setattr(row, name, value)
+            await self._session.flush()
         await Revisions(self._session).bump(REVISION)
         return row, replaced
 
