@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import ConversionFailed
 from core.optimiser.bias_correction import correct_biases
 from core.optimiser.converted import Converted, Tensors, Work, missing, versions_of
-from core.optimiser.feeds import NpzFeeds, checked
+from core.optimiser.feeds import checked
 from core.optimiser.onnx_graph import check_loads, load_graph
 
 CALIBRATIONS: Final = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -25,6 +26,8 @@ _QUANTISED_OPS: Final = frozenset(
 _DYNAMIC_OPS: Final = ("MatMul", "Gemm", "Attention", "LSTM", "Gather", "EmbedLayerNormalization")
 """Not Conv: ConvInteger is slower than the 32-bit convolution on every CPU that was measured."""
 _FEW: Final = 8
+_SAMPLES: Final = 64
+"""More were not better, and each takes two runs."""
 
 
 def dynamic(work: Work) -> Converted:
@@ -50,7 +53,8 @@ def dynamic(work: Work) -> Converted:
 def static(work: Work) -> Converted:
     """Weights and activations in 8 bits, in QDQ form, their ranges measured on the feeds.
 
-    Options: `calibration` (minmax, percentile, entropy), `per_channel` (true), `bias_correction` (true), and which
+    Options: `calibration` (minmax, percentile, entropy), `samples` (64 feeds at most), `per_channel` (true),
+    `bias_correction` (true), and which
     layers stay at 32 bits: `exclude`, by name, and `keep_first`, so many convolutions from the input on. Raises
     ConversionFailed without feeds, for feeds that do not fit, or where nothing can be quantised.
     """
@@ -60,7 +64,7 @@ def static(work: Work) -> Converted:
     if calibration not in CALIBRATIONS:
         raise ConversionFailed(f"There is no calibration {calibration!r}; there are {', '.join(CALIBRATIONS)}.")
     per_channel = bool(work.option("per_channel", True))
-    feeds = work.feeds if isinstance(work.feeds, Sequence | NpzFeeds) else list(work.feeds)
+    feeds = list(islice(work.feeds, int(work.option("samples", _SAMPLES))))
     inputs, corrected = _inputs(work.source), 0
     reader = _Reader(checked(feeds, inputs))
     with _prepared(work.source, quantization) as prepared:

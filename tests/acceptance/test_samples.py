@@ -94,68 +94,80 @@ def test_who_may_not(demo: Demo) -> None:
     refused(add(demo.server, CAT_JPEG, path="/models/nobody/samples"), 404)
 
 
-def test_the_command_line_and_the_end_of_a_model(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server({"PULVINAR_SAMPLES__MAX_COUNT": "3"})
-    server.upload("scale", onnx_models.scale(), task="tensor")
+def test_the_command_line_and_the_end_of_a_model(demo: Demo, tmp_path: Path) -> None:
+    server = demo.server
+    server.upload("counted", onnx_models.scale(), task="tensor")
     files = []
     for number in range(3):
         files.append(tmp_path / f"{number}.npy")
         files[-1].write_bytes(npy(number, 1, 2, 3))
     labels = tmp_path / "labels.jsonl"
     labels.write_text(json.dumps({"file": "1.npy", "label": "one"}))
-    done = server.cli("model", "samples", "add", "scale", *map(str, files), "--labels", str(labels))
-    assert done.stdout == "3 samples added to scale; 0 were there already.\n", done.stderr
-    listed = server.cli("model", "samples", "list", "scale").stdout.splitlines()
+    done = server.cli("model", "samples", "add", "counted", *map(str, files), "--labels", str(labels))
+    assert done.stdout == "3 samples added to counted; 0 were there already.\n", done.stderr
+    listed = server.cli("model", "samples", "list", "counted").stdout.splitlines()
     assert [line.split("\t")[4:] for line in listed] == [["-", "0.npy"], ["one", "1.npy"], ["-", "2.npy"]]
-    refused(add(server, npy(9, 9, 9, 9), path="/models/scale/samples"), 413)
     assert len(kept_files(server)) == 3
-    server.ok("DELETE", "/models/scale")
+    server.ok("DELETE", "/models/counted")
     assert kept_files(server) == set()
-    assert server.cli("model", "samples", "remove", "scale").returncode == 1
+    assert server.cli("model", "samples", "remove", "counted").returncode == 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_live_inputs_are_kept_where_asked_for_and_no_secret_with_them(
-    start_server: StartServer, workers: str
-) -> None:
-    server = start_server({"PULVINAR_SERVER__WORKERS": workers})
-    server.upload("scale", onnx_models.scale(), task="tensor")
-    server.deploy("scale")
-    token, path = server.token(), "/models/scale/samples"
+def test_live_inputs_are_kept_where_asked_for_and_no_secret_with_them(demo: Demo) -> None:
+    _keep_live(demo.server)
+    demo.server.ok("DELETE", "/models/watched/deployment")
+    wait_until("an end", lambda: demo.server.api("DELETE", "/models/watched").status_code == 204)
 
-    def call(number: float) -> None:
-        answer = server.infer("scale", token, json={"inputs": {"x": [[number, 1, 2, 3]]}})
+
+def test_every_worker_keeps_live_inputs(start_server: StartServer) -> None:
+    _keep_live(start_server({"PULVINAR_SERVER__WORKERS": "2"}))
+
+
+def _keep_live(server: RunningServer) -> None:
+    server.upload("watched", onnx_models.scale(), task="tensor")
+    server.deploy("watched")
+    token, path = server.token(), "/models/watched/samples"
+    numbers = iter(range(10_000))
+
+    def call() -> None:
+        answer = server.infer("watched", token, json={"inputs": {"x": [[next(numbers), 1, 2, 3]]}})
         assert answer.status_code == 200, answer.text
 
     def count() -> int:
         found: int = server.ok("GET", f"{path}?kind=live")["count"]
         return found
 
-    call(1)
+    def another() -> int:
+        call()
+        return count()
+
+    call()
     assert count() == 0
-    server.deploy("scale", sample_live={"rate": 1, "max_count": 4})
-    assert server.ok("GET", "/models/scale/deployment")["desired"]["sample_live"] == {"rate": 1, "max_count": 4}
-    numbers = iter(range(2, 10_000))
-
-    def until(wanted: int) -> bool:
-        call(next(numbers))
-        return count() >= wanted
-
-    wait_until("live samples", lambda: until(4))
+    server.deploy("watched", sample_live={"rate": 1, "max_count": 4})
+    desired = server.ok("GET", "/models/watched/deployment")["desired"]
+    assert desired["sample_live"] == {"rate": 1, "max_count": 4}
+    wait_until("live samples", lambda: another() == 4)
     for _ in range(20):
-        call(next(numbers))
+        call()
     assert count() == 4
-    page = server.ok("GET", path)
-    assert {row["media_type"] for row in page["items"]} == {"application/x-npz"}
-    for row in page["items"]:
-        data = (server.data_dir / "samples" / row["sha256"][:2] / row["sha256"]).read_bytes()
+    server.deploy("watched")
+    contents = wait_until("rest", lambda: _contents(server, path))
+    for data in contents:
         assert token.encode() not in data
         with np.load(io.BytesIO(data)) as arrays:
             assert arrays["x"].shape == (1, 4)
             assert arrays["x"][0, 1:].tolist() == [1, 2, 3]
-    server.deploy("scale")
     server.ok("DELETE", path)
-    wait_until(
-        "an end of sampling",
-        lambda: [call(next(numbers)) for _ in range(3)] and server.ok("DELETE", path)["removed"] == 0,
-    )
+    wait_until("an end of sampling", lambda: another() == 0 or server.ok("DELETE", path) is None)
+
+
+def _contents(server: RunningServer, path: str) -> list[bytes] | None:
+    """The files of all live samples; None while they are still being exchanged."""
+    page = server.ok("GET", path)
+    assert {row["media_type"] for row in page["items"]} == {"application/x-npz"}
+    try:
+        return [
+            (server.data_dir / "samples" / row["sha256"][:2] / row["sha256"]).read_bytes() for row in page["items"]
+        ]
+    except FileNotFoundError:
+        return None

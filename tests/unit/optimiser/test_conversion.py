@@ -57,6 +57,13 @@ def test_static_int8_says_how_it_was_calibrated(tmp_path: Path) -> None:
     assert "note" not in made.notes
 
 
+def test_no_more_samples_are_read_than_asked_for(tmp_path: Path) -> None:
+    feeds = models.feeds(9, *PICTURE)
+    made = convert("int8-static", models.pictures(tmp_path), tmp_path / "into", feeds, options={"samples": 4})
+    assert made.notes["calibration_items"] == 4
+    assert len(list(feeds)) == 5
+
+
 def test_layers_can_stay_as_they_are(tmp_path: Path) -> None:
     source, feeds = models.pictures(tmp_path), list(models.feeds(9, *PICTURE))
     every = convert("int8-static", source, tmp_path / "a", feeds)
