@@ -54,9 +54,9 @@ def static(work: Work) -> Converted:
     """Weights and activations in 8 bits, in QDQ form, their ranges measured on the feeds.
 
     Options: `calibration` (minmax, percentile, entropy), `samples` (64 feeds at most), `per_channel` (true),
-    `bias_correction` (true), and which
-    layers stay at 32 bits: `exclude`, by name, and `keep_first`, so many convolutions from the input on. Raises
-    ConversionFailed without feeds, for feeds that do not fit, or where nothing can be quantised.
+    `bias_correction` (true), and which layers stay at 32 bits: `exclude`, by name, and `keep_first`, so many
+    convolutions from the input on. Raises ConversionFailed without feeds, for feeds that do not fit, or where
+    nothing can be quantised.
     """
     quantization = _library()
     target = work.into / "model.onnx"
