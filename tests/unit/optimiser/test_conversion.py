@@ -41,6 +41,16 @@ def test_a_network_of_pictures_is_converted_and_answers_alike(name: str, tmp_pat
     assert cosine(answers(source, judging), answers(made.path, judging)) > 0.99
 
 
+def test_openvino_reads_its_own_form(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    source, feeds = models.products(tmp_path), list(models.feeds(4, 32))
+    made = convert("openvino", source, tmp_path / "into")
+    assert {path.name for path in made.path.parent.iterdir()} == {"model.xml", "model.bin"}
+    net = openvino.Core().compile_model(str(made.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    there = np.concatenate([net(feed)[0] for feed in feeds])
+    np.testing.assert_allclose(there, answers(source, feeds), rtol=1e-4, atol=1e-5)
+
+
 def test_matrix_products_get_weights_of_8_bits(tmp_path: Path) -> None:
     source = models.products(tmp_path)
     made = convert("int8-dynamic", source, tmp_path / "into")
