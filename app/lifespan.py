@@ -33,8 +33,10 @@ from core.access.tokens import TokenIndex
 from core.control.changes import Changes, OnChange
 from core.control.control import Control
 from core.control.follower import ControlLost, Follower
+from core.control.live_samples import LiveSamples
 from core.control.loader import Loader
 from core.control.reconciler import Reconciler
+from core.control.samples import SampleBook
 from core.control.uploads import Uploads
 from core.control.validations import Validations
 from core.database.session import Database
@@ -105,6 +107,7 @@ async def lifespan(
         await platform.tokens.refresh()
         jobs["last use of tokens"] = _write_last_used(platform)
         jobs["changes"] = changes.run()
+        jobs["live samples"] = platform.live_samples.run()
         run_in_background(jobs, stack)
         if isinstance(control, Follower):
             control.take_counted = partial(take_counted, platform)
@@ -198,6 +201,7 @@ async def _platform(
     )
     stack.push_async_callback(_flush_last_used, tokens)
     await store.sweep_incoming(INCOMING_STALE_S)
+    samples = SampleBook(database, store, settings)
     return Platform(
         settings=settings,
         database=database,
@@ -206,6 +210,8 @@ async def _platform(
         limiter=RateLimiter(),
         store=store,
         uploads=Uploads(database, store, Importer(store, settings.store, check_task)),
+        samples=samples,
+        live_samples=LiveSamples(database, catalogue, samples, queue_size=settings.samples.live_queue),
         validations=validations,
         catalogue=catalogue,
         reconciler=control,
@@ -229,12 +235,16 @@ def check_task(task: str, config: Mapping[str, Any]) -> None:
 def _changes(platform: Platform) -> Changes:
     callbacks: dict[str, OnChange] = {
         "tokens": partial(TokenIndex.refresh, platform.tokens),
-        "deployments": platform.reconciler.wake,
+        "deployments": partial(_deployments_changed, platform),
         "models": platform.validations.wake,
     }
-    if isinstance(platform.reconciler, Follower):  # who sees a change is not who made it
-        del callbacks["deployments"]
     return Changes(platform.database, callbacks, poll_s=platform.settings.database.poll_s)
+
+
+async def _deployments_changed(platform: Platform) -> None:
+    if not isinstance(platform.reconciler, Follower):  # who sees a change is not who made it
+        platform.reconciler.wake()
+    await platform.live_samples.refresh()
 
 
 class WorkerTokens(TokenIndex):

@@ -26,7 +26,7 @@ from app.external.inference import PREFIX, InferenceEndpoint
 from app.external.metrics import metrics
 from app.external.oip_infer import OipInferEndpoint
 from app.external.openapi import describe_inference
-from app.internal import audit, deployments, system, tokens, users
+from app.internal import audit, deployments, samples, system, tokens, users
 from app.internal import models as internal_models
 from app.internal.auth import auth_router
 from app.lifespan import Place, lifespan
@@ -117,6 +117,7 @@ def internal_api(settings: Settings) -> FastAPI:
         users.router,
         internal_models.router,
         deployments.router,
+        samples.router,
         tokens.router,
         system.router,
         audit.router,
@@ -150,9 +151,9 @@ def _address(request: Request) -> str:
 
 
 def _is_upload(scope: MutableMapping[str, Any]) -> bool:
-    # These two stream to disk and count for themselves.
+    # These stream to disk and count for themselves.
     path: str = scope["path"].removeprefix("/api/v1/internal")
-    return bool(scope["method"] == "POST") and (path == "/models" or path.endswith("/versions"))
+    return bool(scope["method"] == "POST") and (path == "/models" or path.endswith(("/versions", "/samples")))
 
 
 def _json(app: FastAPI) -> Any:

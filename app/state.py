@@ -14,6 +14,8 @@ from core.access.limits import RateLimiter
 from core.access.sessions import SessionService
 from core.access.tokens import TokenIndex
 from core.control.control import Control
+from core.control.live_samples import LiveSamples
+from core.control.samples import SampleBook
 from core.control.uploads import Uploads
 from core.control.validations import Validations
 from core.database.session import Database
@@ -34,6 +36,8 @@ class Platform:
     limiter: RateLimiter
     store: ArtifactStore
     uploads: Uploads
+    samples: SampleBook
+    live_samples: LiveSamples
     validations: Validations
     catalogue: Catalogue
     reconciler: Control

@@ -23,6 +23,7 @@ PlatformError                   500  internal
 ├── DeadlineExceeded            504  deadline_exceeded
 └── EngineError                 500  engine_error
     ├── EngineUnavailable       503  engine_unavailable
+    ├── ConversionFailed        422  conversion_failed
     ├── LoadFailed              500  load_failed
     └── RunFailed               500  run_failed
 
@@ -187,6 +188,12 @@ class EngineUnavailable(EngineError):
     """The engine's library or device is not on this machine; the message says what to install."""
 
     status, code = 503, "engine_unavailable"
+
+
+class ConversionFailed(EngineError):
+    """A model could not be turned into another form; the message says why, or what to install."""
+
+    status, code = 422, "conversion_failed"
 
 
 class LoadFailed(EngineError):

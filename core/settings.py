@@ -137,6 +137,15 @@ class EngineSettings(Section):
     )
 
 
+class SamplesSettings(Section):
+    """What may be kept of a model's inputs, to calibrate and judge conversions with."""
+
+    max_count: int = Field(5000, ge=1, le=1_000_000, description="Most samples of one model.")
+    max_bytes: int = Field(1 * GIB, ge=1, description="Most bytes of all samples of one model.")
+    max_sample_bytes: int = Field(32 * MIB, ge=1, description="Largest single sample.")
+    live_queue: int = Field(64, ge=1, le=10_000, description="Live inputs that may wait to be written down.")
+
+
 class InferenceSettings(Section):
     """Caps and defaults of inference requests."""
 
@@ -169,6 +178,7 @@ class Settings(BaseSettings):
     validation: ValidationSettings = ValidationSettings()
     engines: EngineSettings = EngineSettings()
     inference: InferenceSettings = InferenceSettings()
+    samples: SamplesSettings = SamplesSettings()
 
     @property
     def database_url(self) -> str:
@@ -186,6 +196,11 @@ class Settings(BaseSettings):
     def plans_dir(self) -> Path:
         """What engines have built for this machine's GPUs."""
         return self.data_dir / "plans"
+
+    @property
+    def samples_dir(self) -> Path:
+        """Content-addressed samples of models' inputs."""
+        return self.data_dir / "samples"
 
     @property
     def keys_dir(self) -> Path:

@@ -30,6 +30,15 @@ class Watch(Body):
     min_requests: int = Field(20, ge=1, le=1_000_000, description="Requests it must answer to be judged.")
 
 
+class SampleLive(Body):
+    """Keep some live inputs as samples, each with the same chance."""
+
+    rate: float = Field(0.01, gt=0, le=1, description="Part of the requests that are looked at.")
+    max_count: int = Field(
+        200, ge=1, le=100_000, description="Live samples kept at most; later ones replace some."
+    )
+
+
 class DeploymentPut(Body):
     """What should be served. Give `version`, or `traffic` for several; the rest has defaults."""
 
@@ -49,6 +58,7 @@ class DeploymentPut(Body):
     idle_unload_s: float | None = Field(None, gt=0)
     pinned: bool = False
     watch: Watch | None = Field(None, description="Roll back by itself; null never does.")
+    sample_live: SampleLive | None = Field(None, description="Keep samples of live inputs; null keeps none.")
 
     @model_validator(mode="after")
     def _one_of_version_and_traffic(self) -> Self:
@@ -94,6 +104,7 @@ class Desired(Answer):
     idle_unload_s: float | None = None
     pinned: bool = False
     watch: Watch | None = None
+    sample_live: SampleLive | None = None
     rolled_back: str | None = Field(None, description="Why the platform itself went back to this.")
     updated_by: str
     updated_at: Moment

@@ -54,6 +54,19 @@ class CheckAnswer(Answer):
     ms: float
 
 
+class DerivedAnswer(Answer):
+    """A converted form of a version; it has no number, and cannot be uploaded or fetched."""
+
+    id: int
+    conversion: str
+    format: str
+    size_bytes: int
+    sha256: str
+    recipe: dict[str, Any] = Field(description="How it was made: options, calibration, libraries.")
+    made_by: str
+    made_at: Moment
+
+
 class VersionAnswer(Answer):
     """One version; `signature` and `report` fill up as it is validated."""
 
@@ -65,6 +78,7 @@ class VersionAnswer(Answer):
     signature: SignatureAnswer | None = None
     report: list[CheckAnswer] = Field(default_factory=list)
     manifest: dict[str, Any] = Field(default_factory=dict)
+    derived: list[DerivedAnswer] = Field(default_factory=list)
     created_by: str
     created_at: Moment
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import samples
 from app.cli.context import ready_database, run, settings_of
 from core.settings import Settings
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from core.store.uploads import Received
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+app.add_typer(samples.app, name="samples")
 _CHUNK_BYTES = 1 << 20
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -15,13 +15,15 @@ from app.state import Platform
 from core.control.deploying import find_model
 from core.control.uploads import Told
 from core.database.repositories.deployments import Deployments
+from core.database.repositories.derived import DerivedArtifacts
 from core.database.repositories.models import Models
+from core.database.repositories.samples import Samples
 from core.database.repositories.versions import Versions
-from core.database.tables import Model, Version, utc_now
+from core.database.tables import DerivedArtifact, Model, Version, utc_now
 from core.errors import BadRequest, Conflict, ModelNotFound
 from core.store.names import check_model_name
 from schemas.base import ErrorBody, Page
-from schemas.models import ModelAnswer, ModelDetailAnswer, ModelPatch, UploadAnswer, VersionAnswer
+from schemas.models import DerivedAnswer, ModelAnswer, ModelDetailAnswer, ModelPatch, UploadAnswer, VersionAnswer
 
 _FILE = "An .onnx or .pt2 file, TorchScript, or a zip."
 
@@ -128,9 +130,10 @@ async def get_model(name: ModelName, _: Viewer, house: House, session: Reading) 
     """A model with all its versions."""
     model = await find_model(session, name)
     versions = await Versions(session).list(model.id)
+    derived = await DerivedArtifacts(session).list([version.id for version in versions])
     answer = _model(model, await _state(session, model))
     return ModelDetailAnswer(
-        **answer.model_dump(), versions=[version_answer(version, house) for version in versions]
+        **answer.model_dump(), versions=[version_answer(version, house, derived) for version in versions]
     )
 
 
@@ -154,10 +157,13 @@ async def remove_model(request: Request, name: ModelName, operator: Operator, ho
     async with house.database.transaction() as session:
         model = await find_model(session, name)
         shas = {version.sha256 for version in await Versions(session).list(model.id)}
+        shas |= {derived.sha256 for derived in await DerivedArtifacts(session).of_model(model.id)}
+        samples = {sample.sha256 for sample in await Samples(session).list(model.id)}
         await Models(session).delete(model)
         await actor_of(request, operator).note(session, "model.delete", name)
     house.reconciler.wake()
     await house.uploads.forget(shas)
+    await house.samples.forget(samples)
     return Response(status_code=204)
 
 
@@ -166,7 +172,8 @@ async def get_version(
     name: ModelName, number: VersionNumber, _: Viewer, house: House, session: Reading
 ) -> VersionAnswer:
     """A version with its signature and its validation report, which grows while it is being checked."""
-    return version_answer(await _version(session, name, number), house)
+    version = await _version(session, name, number)
+    return version_answer(version, house, await DerivedArtifacts(session).list([version.id]))
 
 
 @router.post("/{name}/versions/{number}/validate", status_code=202, summary="Check a version again")
@@ -184,9 +191,13 @@ async def validate_version(
     return version_answer(version, house)
 
 
-def version_answer(version: Version, house: Platform) -> VersionAnswer:
-    """A version's row, with the checks done so far: the newest where it is being validated here."""
+def version_answer(version: Version, house: Platform, derived: Sequence[DerivedArtifact] = ()) -> VersionAnswer:
+    """A version's row, with the checks done so far: the newest where it is being validated here.
+
+    Of `derived`, those made from this version are listed with it.
+    """
     answer = VersionAnswer.model_validate(version)
+    answer.derived = [DerivedAnswer.model_validate(row) for row in derived if row.version_id == version.id]
     under_way = house.validations.running.get(version.id)
     if version.status == "validating" and under_way is not None:
         checks: list[Mapping[str, Any]] = list(under_way)

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.errors import ModelNotFound, NotReady
 from core.serving.deployment import Deployment
+from core.serving.sampler import Sampler
 from core.serving.shadow import Mirror
 from core.serving.target import Target
 from core.serving.version_health import Snapshot
@@ -64,6 +65,11 @@ class Served:
         """Copy what is answered here to these from now on."""
         if isinstance(self.target, Deployment):
             self.target.mirrors = mirrors
+
+    def sample_to(self, sampler: Sampler | None) -> None:
+        """Let inputs that are answered here be taken aside, or no more."""
+        if isinstance(self.target, Deployment):
+            self.target.sampler = sampler
 
     def stop_shadow(self) -> None:
         """Be no shadow any more; copies under way are cancelled."""
@@ -183,6 +189,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
+        self._samplers: dict[str, Sampler] = {}
         self.swaps: Counter[str] = Counter()
         """How often it was changed who answers for each name."""
         self.expected: Mapping[str, Container[int]] | None = None
@@ -234,10 +241,24 @@ class Catalogue:
             share.served for share in (old.shares if old is not None else ()) if id(share.served) not in kept
         ]
         _connect(shares, retired)
+        self._connect_sampler(name)
         self.swaps[name] += 1
         if self.on_swap is not None:
             self.on_swap(name, shares)
         return retired
+
+    def sample(self, name: str, sampler: Sampler | None) -> None:
+        """Let the inputs of a name be taken aside from now on, whichever versions answer, or no more."""
+        if sampler is None:
+            self._samplers.pop(name, None)
+        else:
+            self._samplers[name] = sampler
+        self._connect_sampler(name)
+
+    def _connect_sampler(self, name: str) -> None:
+        entry = self._entries.get(name)
+        for share in entry.shares if entry is not None else ():
+            share.served.sample_to(self._samplers.get(name) if share.mode == "live" else None)
 
     def splits(self, name: str) -> bool:
         """Whether several versions answer for a name, so that a key makes a difference."""

@@ -16,6 +16,7 @@ from core.serving.input_check import InputCheck
 from core.serving.request import InferenceRequest, InferenceResult, Timing
 from core.serving.request_queue import QueuedRequest
 from core.serving.runner import LocalRunner, Runner, RunnerStats
+from core.serving.sampler import Sampler
 from core.serving.shadow import Mirror
 from core.serving.version_health import VersionHealth
 from core.signature import Signature
@@ -56,6 +57,8 @@ class Deployment:
         self.health = VersionHealth()
         self.mirrors: Sequence[Mirror] = ()
         """Who gets copies of what is answered here."""
+        self.sampler: Sampler | None = None
+        """Who takes some of the inputs aside, where that is wanted."""
         self._make_task = make_task
         self._threads = threads
         self._started = False
@@ -171,6 +174,8 @@ class Deployment:
         result = InferenceResult(options.model, options.version, self._task.name, timing, answers, outputs)
         for mirror in self.mirrors:
             mirror.copy(request, result)
+        if self.sampler is not None:
+            self.sampler.take(request)
         return result
 
     async def close(self) -> None:

@@ -18,7 +18,8 @@ ALLOWED_SUFFIXES: Final = (
     *(".yaml", ".yml", ".txt", ".json", ".md"),
 )
 TORCH_SUFFIXES: Final = (".pt", ".pt2")
-"""Of files that are zips themselves. They are not unpacked; what they hold is the importer's to look at."""
+ZIP_SUFFIXES: Final = (*TORCH_SUFFIXES, ".npz")
+"""Of files that are zips themselves. They are not unpacked here."""
 _ALLOWED_NAMES: Final = frozenset({"license", "notice", "readme"})
 _ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".whl", ".jar")
 _ARCHIVE_HEADS: Final = (b"PK\x03\x04", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
@@ -36,6 +37,8 @@ class ArchiveLimits:
     max_bytes: int
     max_ratio: float
     min_free_bytes: int = 0
+    suffixes: tuple[str, ...] = ALLOWED_SUFFIXES
+    """Of the files that it may hold; `.npz`, a zip itself, is an archive unless it is among them."""
 
 
 def extract(archive: Path, target: Path, limits: ArchiveLimits, stop: threading.Event | None = None) -> list[Path]:
@@ -46,18 +49,20 @@ def extract(archive: Path, target: Path, limits: ArchiveLimits, stop: threading.
     set; what was written by then is the caller's to remove. Blocks.
     """
     with open_zip(archive, limits.max_files) as opened, storage_errors():
-        members = _plan(opened.infolist())
+        members = _plan(opened.infolist(), limits.suffixes)
         budget = _Budget(limits, archive.stat().st_size, target, stop or threading.Event())
         return [_unpack(opened, info, target / path, budget) for info, path in members]
 
 
-def _plan(infos: Iterable[zipfile.ZipInfo]) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+def _plan(
+    infos: Iterable[zipfile.ZipInfo], suffixes: tuple[str, ...]
+) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     members = []
     for info in infos:
         _check_kind(info)
         path = check_member(info.orig_filename.removesuffix("/"))
         if not info.is_dir() and not _is_litter(path):
-            _check_suffix(path)
+            _check_suffix(path, suffixes)
             members.append((info, path))
     if not members:
         raise InvalidPackage("The zip holds no files; put model.yaml and the model into it.")
@@ -78,13 +83,13 @@ def _check_kind(info: zipfile.ZipInfo) -> None:
         raise InvalidPackage(f"The zip's file {name} is compressed in an unusual way; use plain zip (deflate).")
 
 
-def _check_suffix(path: PurePosixPath) -> None:
+def _check_suffix(path: PurePosixPath, suffixes: tuple[str, ...]) -> None:
     name = path.name.lower()
     if name.endswith(_ARCHIVE_SUFFIXES):
         raise InvalidPackage(f"The zip holds another archive, {shown(str(path))}; put its files in directly.")
-    if not name.endswith(ALLOWED_SUFFIXES) and name not in _ALLOWED_NAMES:
-        allowed = ", ".join(ALLOWED_SUFFIXES)
-        raise InvalidPackage(f"The zip holds {shown(str(path))}; a package may hold {allowed} only: leave it out.")
+    if not name.endswith(suffixes) and name not in _ALLOWED_NAMES:
+        allowed = ", ".join(suffixes)
+        raise InvalidPackage(f"The zip holds {shown(str(path))}; it may hold {allowed} only: leave it out.")
 
 
 def _check_distinct(paths: list[PurePosixPath]) -> None:
@@ -122,6 +127,11 @@ class _Budget:
         self._stop = stop
         self._total = 0
 
+    def expects(self, info: zipfile.ZipInfo) -> bool:
+        """Whether this file may be a zip itself; what it holds is for others to look at."""
+        suffix = PurePosixPath(info.orig_filename.lower()).suffix
+        return suffix in ZIP_SUFFIXES and suffix in self._limits.suffixes
+
     def spend(self, info: zipfile.ZipInfo, chunk_bytes: int, file_bytes: int) -> None:
         """Account for the next chunk before it is written; `file_bytes` is the file's size with it."""
         if self._stop.is_set():
@@ -154,8 +164,7 @@ def _unpack(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, budget: 
 def _copy(source: IO[bytes], sink: IO[bytes], info: zipfile.ZipInfo, budget: _Budget) -> None:
     file_bytes = 0
     while chunk := source.read(_CHUNK_BYTES):
-        may_be_zip = info.orig_filename.lower().endswith(TORCH_SUFFIXES)
-        if not file_bytes and chunk.startswith(_ARCHIVE_HEADS) and not may_be_zip:
+        if not file_bytes and chunk.startswith(_ARCHIVE_HEADS) and not budget.expects(info):
             raise InvalidPackage(
                 f"The zip holds another archive, {shown(info.orig_filename)}; put its files in directly."
             )

@@ -28,19 +28,19 @@ def main() -> None:
     """Run one job; every limit is in place before anything of the model is touched."""
     job = json.loads(sys.stdin.buffer.read())
     confine(int(job["memory_bytes"]), int(job["cpu_s"]), int(job["parent"]))
-    emit = _report_channel()
+    emit = report_channel()
 
     from core.validation.checks import run_checks  # loads NumPy, onnx and the engine: only within the limits
 
     run_checks(job, emit)
 
 
-def confine(memory_bytes: int, cpu_s: int, parent: int) -> None:
+def confine(memory_bytes: int, cpu_s: int, parent: int, file_bytes: int = _MAX_FILE_BYTES) -> None:
     """Cap memory, CPU time and files, take away new privileges, and die with the server."""
     _limit(resource.RLIMIT_CORE, 0, 0)
     _limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
     _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-    _limit(resource.RLIMIT_FSIZE, _MAX_FILE_BYTES, _MAX_FILE_BYTES)
+    _limit(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
     _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES, _MAX_OPEN_FILES)
     # Python turns SIGXFSZ into an error of its own accord; SIGXCPU must keep its deadly default.
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -61,7 +61,7 @@ def _limit(kind: int, soft: int, hard: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def _report_channel() -> Emit:
+def report_channel() -> Emit:
     """Keep stdout for the report alone: what libraries print goes to stderr."""
     channel = os.dup(1)
     os.dup2(2, 1)

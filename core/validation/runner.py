@@ -4,28 +4,17 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
-import signal
-import sys
-import tempfile
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import core
 from core.settings import ValidationSettings
 from core.validation.report import Report, Row, ValidationResult, cause_of_death
+from core.validation.room import confined, drain, kill, send
 
-_PROJECT: Final = Path(core.__path__[0]).resolve().parent
-# -I takes the environment and the working directory out of Python's path; the project is put back by hand.
-_START: Final = "import sys; sys.path.append(sys.argv[1]); from core.validation.child import main; main()"
 _MAX_OUTPUT_BYTES: Final = 1 << 20
-_MAX_LINE_BYTES: Final = 1 << 18
-_MAX_ERROR_BYTES: Final = 64 << 10
-_REAP_S: Final = 10.0
 
 __all__ = ["ValidationResult", "validate"]
 
@@ -43,7 +32,7 @@ async def validate(
     """
     report = Report(on_check)
     started = time.perf_counter()
-    async with _validator() as process:
+    async with confined("core.validation.child", "pulvinar-validation-") as process:
         cause = await _watch(process, _job(artifact_root, manifest, limits), report, limits)
     if cause is not None:
         seen_ms = sum(row["ms"] for row in report.rows)
@@ -67,7 +56,7 @@ async def _watch(process: Process, job: bytes, report: Report, limits: Validatio
     errors = bytearray()
     try:
         async with asyncio.timeout(limits.wall_s):
-            await asyncio.gather(_send(process, job), _follow(process, report), _drain(process, errors))
+            await asyncio.gather(send(process, job), _follow(process, report), drain(process, errors))
             returncode = await process.wait()
     except TimeoutError:
         return (
@@ -79,57 +68,6 @@ async def _watch(process: Process, job: bytes, report: Report, limits: Validatio
     return (
         None if report.end is not None and returncode == 0 else cause_of_death(returncode, bytes(errors), limits)
     )
-
-
-@asynccontextmanager
-async def _validator() -> AsyncIterator[Process]:
-    """A validator's process in a session and an empty directory of its own; all of it is gone at the end."""
-    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="pulvinar-validation-")
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-c", _START, str(_PROJECT)),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=_environment(directory),
-            cwd=directory,
-            start_new_session=True,
-            limit=_MAX_LINE_BYTES,
-        )
-        try:
-            yield process
-        finally:
-            await _end(process)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-
-
-def _environment(directory: str) -> dict[str, str]:
-    # Threads of numeric libraries take address space, which is capped, and are not needed.
-    return {
-        "LANG": "C.UTF-8",
-        "TMPDIR": directory,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MALLOC_ARENA_MAX": "2",
-    }
-
-
-async def _end(process: Process) -> None:
-    """Kill the whole session and reap it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_S):
-            await process.wait()
-
-
-async def _send(process: Process, job: bytes) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(job)
-        await process.stdin.drain()
-    process.stdin.close()
 
 
 async def _follow(process: Process, report: Report) -> None:
@@ -144,13 +82,4 @@ async def _follow(process: Process, report: Report) -> None:
         else:
             return
     report.broken = True
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _drain(process: Process, errors: bytearray) -> None:
-    """Keep the last of what is said on stderr, and never let it block the process."""
-    assert process.stderr is not None
-    while chunk := await process.stderr.read(1 << 14):
-        errors += chunk
-        del errors[:-_MAX_ERROR_BYTES]
+    kill(process)

@@ -2,8 +2,10 @@
 
 from core.database.repositories.audit import Audit
 from core.database.repositories.deployments import Deployments
+from core.database.repositories.derived import DerivedArtifacts
 from core.database.repositories.models import Models
 from core.database.repositories.revisions import Revisions
+from core.database.repositories.samples import Samples
 from core.database.repositories.sessions import Sessions
 from core.database.repositories.tokens import TokenRow, Tokens
 from core.database.repositories.users import Users
@@ -12,8 +14,10 @@ from core.database.repositories.versions import Versions
 __all__ = [
     "Audit",
     "Deployments",
+    "DerivedArtifacts",
     "Models",
     "Revisions",
+    "Samples",
     "Sessions",
     "TokenRow",
     "Tokens",

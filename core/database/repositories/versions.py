@@ -13,7 +13,7 @@ from core.database.repositories.base import Repository
 from core.database.repositories.models import REVISION
 from core.database.repositories.results import affected
 from core.database.repositories.revisions import Revisions
-from core.database.tables import Model, Version, utc_now
+from core.database.tables import DerivedArtifact, Model, Version, utc_now
 from core.errors import ModelNotFound
 
 
@@ -111,8 +111,11 @@ class Versions(Repository):
         return True
 
     async def sha256_in_use(self, sha256: str) -> bool:
-        """Whether any version still needs the artifact with this address."""
-        return await self._session.scalar(select(Version.id).where(Version.sha256 == sha256).limit(1)) is not None
+        """Whether any version, or what was derived from one, still needs the artifact with this address."""
+        for table in (Version, DerivedArtifact):
+            if await self._session.scalar(select(table.id).where(table.sha256 == sha256).limit(1)) is not None:
+                return True
+        return False
 
     async def _take_number(self, model_id: int) -> int:
         # One statement, whose row lock holds until the transaction ends: no number is given twice.

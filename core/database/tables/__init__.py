@@ -3,8 +3,10 @@
 from core.database.tables.audit import AuditEntry
 from core.database.tables.base import Base, utc_now
 from core.database.tables.deployments import Deployment, DeploymentHistory, DeploymentStatus
+from core.database.tables.derived import DerivedArtifact
 from core.database.tables.models import Model, Version
 from core.database.tables.revisions import Revision
+from core.database.tables.samples import Sample
 from core.database.tables.tokens import AccessToken
 from core.database.tables.users import Session, User
 
@@ -15,8 +17,10 @@ __all__ = [
     "Deployment",
     "DeploymentHistory",
     "DeploymentStatus",
+    "DerivedArtifact",
     "Model",
     "Revision",
+    "Sample",
     "Session",
     "User",
     "Version",
