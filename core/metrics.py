@@ -65,6 +65,12 @@ SHADOW_SECONDS: Final = Metric(
     ("model", "version", "side"),
 )
 DEPLOYMENTS: Final = Metric("pulvinar_deployments", "gauge", "Deployments by state.", ("state",))
+MEMORY_BYTES: Final = Metric(
+    "pulvinar_model_memory_bytes", "gauge", "Host memory of a version that is loaded.", ("model", "version")
+)
+MEMORY_BUDGET_BYTES: Final = Metric(
+    "pulvinar_memory_budget_bytes", "gauge", "Host memory that models may take together; 0 is no limit.", ()
+)
 
 METRICS: Final = (
     REQUESTS,
@@ -78,6 +84,8 @@ METRICS: Final = (
     SHADOW_REQUESTS,
     SHADOW_SECONDS,
     DEPLOYMENTS,
+    MEMORY_BYTES,
+    MEMORY_BUDGET_BYTES,
 )
 
 STAGES: Final = ("queue", "batch_wait", "preprocess", "infer", "postprocess", "total")
