@@ -19,10 +19,10 @@ class Resident:
     pinned: bool = False
     busy: bool = False
     """Requests are under way."""
-    loading: bool = False
-    """It is being loaded into room that it has been given; it may have to leave once that is over."""
     moving: bool = False
-    """Something else is under way for it, and it can be told nothing now."""
+    """Something is under way for it that will end by itself, such as a load; then it may have to leave."""
+    in_line: bool = False
+    """It waits for room itself, and keeps what it has meanwhile."""
     leaving: bool = False
     """What it holds comes back by itself."""
     idle_unload_s: float | None = None
@@ -42,9 +42,9 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """There is room once those that leave have left; or with `loads`, there may be once a load has ended."""
+    """There is room once those that leave have left; or with `moves`, there may be once others are at rest."""
 
-    loads: bool = False
+    moves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ def make_room(
     free += sum(one.size_bytes for one in residents if one.leaving)
     if needed_bytes <= free:
         return Wait()
-    others = [one for one in residents if one.model != model and not (one.leaving or one.pinned or one.moving)]
-    chosen = _least_recently_used([one for one in others if not one.loading], needed_bytes - free)
+    others = [one for one in residents if one.model != model and not (one.leaving or one.pinned or one.in_line)]
+    chosen = _least_recently_used([one for one in others if not one.moving], needed_bytes - free)
     if chosen is not None:
         return Evict(tuple(one.model for one in chosen))
     if needed_bytes <= free + sum(one.size_bytes for one in others):
-        return Wait(loads=True)
+        return Wait(moves=True)
     return Refuse(_no_room(needed_bytes, budget_bytes, residents))
 
 
@@ -114,7 +114,7 @@ def _idle_at(one: Resident) -> float | None:
 
 
 def _stays(one: Resident) -> bool:
-    return one.pinned or one.moving or one.loading or one.leaving
+    return one.pinned or one.moving or one.in_line or one.leaving
 
 
 def _least_recently_used(residents: Sequence[Resident], wanted_bytes: int) -> list[Resident] | None:

@@ -44,6 +44,8 @@ class ModelState:
     wanted: bool = False
     """Callers wait for what is idle, or is about to be."""
     unloading: bool = False
+    in_line: bool = False
+    """Waiting for room in memory."""
     reserved_bytes: int = 0
     """Memory set aside for what is being loaded."""
     sizes: dict[int, int] = field(default_factory=dict)

@@ -83,6 +83,7 @@ class Reconciler:
         self._loader = loader
         self._memory = Residency(memory_budget_bytes, self._residents, self._unload_for_room)
         self._measured_at = 0.0
+        self._closing = False
         self._states: dict[str, ModelState] = {}
         self._drains: dict[asyncio.Task[None], int] = {}
         """What is being closed, and the bytes of memory that come back with it."""
@@ -128,7 +129,7 @@ class Reconciler:
     def want(self, model: str) -> None:
         """An idle model is called: load it, or say why not. Asking again changes nothing."""
         state, desired = self._states.get(model), self._desired.get(model)
-        if state is None or desired is None or not desired.running:
+        if state is None or desired is None or not desired.running or self._closing:
             return  # it is about to go, which is told to whoever waits
         if state.task is not None or state.generation != desired.generation:
             state.wanted = True
@@ -166,6 +167,7 @@ class Reconciler:
 
     async def close(self) -> None:
         """Cancel what is being loaded, then drain and close all that is served."""
+        self._closing = True
         states = self._states.values()
         tasks = [task for state in states for task in (state.task, state.watching) if task is not None]
         for task in tasks:
@@ -290,6 +292,10 @@ class Reconciler:
         if state.task is task:
             state.task = state.loading = None
             state.unloading = False
+            if self._closing:
+                return
+            self._memory.changed()
+            self._memory.trim()
             if state.wanted and state.state == "idle":
                 self.want(name)
             if state.removing and not task.cancelled():
@@ -347,7 +353,8 @@ class Reconciler:
             one.memory_bytes, one.gpu_bytes, certain = await measure(one.deployment)
             if self._memory.budget_bytes and not certain and number in known:
                 one.memory_bytes = known[number]  # of the time when it was loaded alone
-            known[number] = one.memory_bytes
+            if one.memory_bytes:
+                known[number] = one.memory_bytes
         try:
             await self._memory.settle(desired.model, state, sum(one.memory_bytes for one in fresh.values()))
         except BaseException:
@@ -412,15 +419,14 @@ class Reconciler:
             if not (state.loaded.versions or size_bytes) or desired is None:
                 continue
             last_used, busy = self._usage(name)
-            loading = bool(state.reserved_bytes)
             resident = Resident(
                 name,
                 size_bytes,
                 last_used,
                 pinned=desired.pinned,
                 busy=busy or state.watching is not None,
-                loading=loading,
-                moving=state.task is not None and not loading,
+                moving=state.task is not None and not state.in_line,
+                in_line=state.in_line,
                 leaving=state.unloading,
                 idle_unload_s=desired.idle_unload_s,
             )

@@ -40,24 +40,27 @@ class Residency:
 
         A guess may be wrong: so what has never been measured is loaded alone. Raises NoRoom.
         """
-        await self._turn.acquire()
-        mine = True
+        state.in_line = True
+        self.changed()
+        mine = False
         try:
+            await self._turn.acquire()
+            mine = True
             await self._make(model, needed_bytes, evict)
-            state.reserved_bytes = needed_bytes
+            state.reserved_bytes, state.in_line = needed_bytes, False
             if not alone:
                 self._turn.release()
                 mine = False
             yield
         finally:
-            state.reserved_bytes = 0
+            state.reserved_bytes, state.in_line = 0, False
             if mine:
                 self._turn.release()
             self.changed()
 
     async def settle(self, model: str, state: ModelState, size_bytes: int) -> None:
         """It is loaded and takes so much: others leave where that is more than was thought. Raises NoRoom."""
-        if not state.reserved_bytes:
+        if not self.budget_bytes or not size_bytes:
             return
         state.reserved_bytes = size_bytes
         if size_bytes > self.budget_bytes:
@@ -83,7 +86,7 @@ class Residency:
                 return
             if isinstance(verdict, Refuse):
                 raise _no_room(verdict)
-            if isinstance(verdict, Wait) and verdict.loads and settling:
+            if isinstance(verdict, Wait) and verdict.moves and settling:
                 return  # two that are loaded already must not wait for each other; who is last makes room
             if isinstance(verdict, Evict):
                 self._evict(verdict)
