@@ -85,7 +85,7 @@ class InferenceEndpoint:
             request = await _read(target, _content_type(scope["headers"]), body, limits.max_items)
             request.request_id, request.deadline = request_id, lease.deadline
             result = await platform.statistics.infer(target, request)
-        note_result(platform, result)
+        note_result(platform, result, lease.waited_ms)
         headers.append(JSON_TYPE)
         return await _answer(request_id, result, len(request.payloads or ()))
 
@@ -100,13 +100,16 @@ class MethodNotAllowed(PlatformError):
         return {"Allow": "POST"}
 
 
-def note_result(platform: Platform, result: InferenceResult) -> None:
-    """Count an answered request in metrics and statistics."""
+def note_result(platform: Platform, result: InferenceResult, load_ms: float = 0.0) -> None:
+    """Count an answered request in metrics and statistics, and how long it waited for its model's load."""
     timing = result.timing
     platform.traffic[result.model].note(200, timing.total, time.time())
-    platform.counts.of(result.model, result.version).answered(
+    counts = platform.counts.of(result.model, result.version)
+    counts.answered(
         timing.queue, timing.batch_wait, timing.preprocess, timing.infer, timing.postprocess, timing.total
     )
+    if load_ms:
+        counts.waited(load_ms)
 
 
 def count_error(platform: Platform, name: str, version: int, status: int, reason: str) -> None:

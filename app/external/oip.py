@@ -117,7 +117,7 @@ async def model_metadata(_: Lister, house: House, model: str, version: str | Non
 @router.get("/models/{model}/ready", summary="Does the model answer?")
 @router.get("/models/{model}/versions/{version}/ready", summary="Does the version answer?")
 async def model_ready(_: Lister, house: House, model: str, version: str | None = None) -> ModelReady:
-    """200 when it does, if only after a load; 503 while it is brought up, 404 when nothing of that name is there."""
+    """200 when it does, if only after a load; 503 while it is brought up, 404 for what is not in service."""
     live_targets(house, model, version)
     return ModelReady(name=model, ready=True)
 

@@ -51,7 +51,7 @@ class OipInferEndpoint(InferenceEndpoint):
             result = await platform.statistics.infer(
                 target, _request(target, call, request_id, began, lease.deadline)
             )
-        note_result(platform, result)
+        note_result(platform, result, lease.waited_ms)
         return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), headers)
 
 

@@ -89,7 +89,7 @@ class Loader:
                 task = task_class(manifest_from_json(row.manifest).task)
                 signature = Signature.from_json(row.signature) if row.signature else Signature((), ())
                 found[row.version] = VersionFacts(
-                    guess(row.size_bytes, hosted=hosted), task.name, task.modality, signature
+                    row.size_bytes, guess(row.size_bytes, hosted=hosted), task.name, task.modality, signature
                 )
         return found
 

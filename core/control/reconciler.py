@@ -311,7 +311,9 @@ class Reconciler:
         state.wanted = False
         try:
             async with self._room(state, desired, cause):
+                began = time.monotonic()
                 held = await self._rollout.load(desired, state.loaded, on_state)
+                load_s = round(time.monotonic() - began, 3)
                 await self._measure(state, desired, held)
                 self._swap(state, desired, held)
             if self._published is not None:
@@ -325,7 +327,7 @@ class Reconciler:
         state.attempts = 0
         state.wanted = False
         state.note("serving", desired.rolled_back)
-        log.info("deployment.serving", model=desired.model, generation=desired.generation)
+        log.info("deployment.serving", model=desired.model, generation=desired.generation, load_s=load_s)
 
     @asynccontextmanager
     async def _room(self, state: ModelState, desired: DesiredDeployment, cause: Cause) -> AsyncIterator[None]:
@@ -336,9 +338,12 @@ class Reconciler:
             return
         known = state.known_sizes(desired.load_key)
         new = [version for version in missing if version not in known]
-        facts = await self._loader.describe(desired) if new else {}
+        facts = await self._loader.describe(desired)
         guessed = sum(facts[version].guess_bytes for version in new if version in facts)
-        needed_bytes = guessed + sum(known.get(version, 0) for version in missing)
+        lasting_bytes = guessed + sum(known.get(version, 0) for version in missing)
+        # While it is read, a file is in memory beside what is made of it.
+        passing_bytes = max((facts[version].size_bytes for version in missing if version in facts), default=0)
+        needed_bytes = max(lasting_bytes, min(lasting_bytes + passing_bytes, self._memory.budget_bytes))
         room = self._memory.room(desired.model, state, needed_bytes, alone=bool(new), evict=cause != "start")
         async with room:
             yield

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 from core.control.memory_policy import Evict, Fits, Refuse, Resident, Wait, make_room
 from core.control.model_state import ModelState
+from core.control.rollout import CONCURRENT_LOADS
+from core.engines.cores import cores_available
 from core.errors import NoRoom
 
 RETRY_AFTER_S = 5.0
@@ -26,6 +28,8 @@ class Residency:
         self._residents = residents
         self._unload = unload
         self._turn = asyncio.Lock()
+        # What is set aside for a load serves nobody until that is over: no more at once than the cores can do.
+        self._places = asyncio.Semaphore(max(2, min(CONCURRENT_LOADS, cores_available())))
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -42,6 +46,16 @@ class Residency:
         """
         state.in_line = True
         self.changed()
+        try:
+            async with self._places, self._given(model, state, needed_bytes, alone=alone, evict=evict):
+                yield
+        finally:
+            state.in_line = False
+
+    @asynccontextmanager
+    async def _given(
+        self, model: str, state: ModelState, needed_bytes: int, *, alone: bool, evict: bool
+    ) -> AsyncIterator[None]:
         mine = False
         try:
             await self._turn.acquire()
@@ -53,7 +67,7 @@ class Residency:
                 mine = False
             yield
         finally:
-            state.reserved_bytes, state.in_line = 0, False
+            state.reserved_bytes = 0
             if mine:
                 self._turn.release()
             self.changed()

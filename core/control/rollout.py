@@ -11,6 +11,7 @@ import psutil
 import structlog
 
 from core.control.desired import DesiredDeployment
+from core.control.memory import give_back
 from core.errors import LoadFailed
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment
@@ -29,8 +30,9 @@ OnState = Callable[[int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """What is known of a version without loading it; `guess_bytes` is what it may take in memory."""
+    """What is known of a version without loading it: its size in the store, and what it may take in memory."""
 
+    size_bytes: int
     guess_bytes: int
     task: str
     modality: str
@@ -190,5 +192,6 @@ async def _drain_one(version: LoadedVersion, timeout_s: float) -> None:
     try:
         await version.served.drained(timeout_s)
         await version.deployment.close()
+        await asyncio.to_thread(give_back)
     except Exception:
         log.exception("deployment.not_closed", model=version.deployment.model, version=version.deployment.version)

@@ -89,6 +89,7 @@ class Lease:
 
     __slots__ = ("_served",)
     deadline: ClassVar[float | None] = None
+    waited_ms: ClassVar[float] = 0.0
     """See WakingLease."""
 
     def __init__(self, served: Served) -> None:
@@ -117,9 +118,10 @@ class WakingLease:
     """The lease of a model that is not in memory: entering it asks for its load, and waits.
 
     `deadline`, in seconds of `time.monotonic()`, is that of the request: what its load took is not given again.
+    `waited_ms` is how long that was.
     """
 
-    __slots__ = ("_catalogue", "_key", "_lease", "_name", "_version", "deadline")
+    __slots__ = ("_catalogue", "_key", "_lease", "_name", "_version", "deadline", "waited_ms")
 
     def __init__(
         self, catalogue: Catalogue, name: str, version: int | None, key: bytes | None, timeout_s: float
@@ -127,9 +129,12 @@ class WakingLease:
         self._catalogue, self._name, self._version, self._key = catalogue, name, version, key
         self._lease: Lease | None = None
         self.deadline = time.monotonic() + timeout_s
+        self.waited_ms = 0.0
 
     async def __aenter__(self) -> Target:
+        began = time.monotonic()
         self._lease = await self._catalogue.wake(self._name, self._version, self._key, self.deadline)
+        self.waited_ms = (time.monotonic() - began) * 1000
         return self._lease.target
 
     async def __aexit__(

@@ -72,6 +72,7 @@ class FakeLoader:
     fields: dict[int, dict[str, Any]] = field(default_factory=dict)
     fails: dict[int, Exception] = field(default_factory=dict)
     guesses: dict[int, int] = field(default_factory=dict)
+    file_bytes: int = 0
     held: asyncio.Event = field(default_factory=asyncio.Event)
     loads: list[tuple[str, int]] = field(default_factory=list)
     opened: list[Deployment] = field(default_factory=list)
@@ -82,7 +83,7 @@ class FakeLoader:
         """See Loads; the guess is what the version's fields say."""
         signature = Signature.from_json(SIGNATURE)
         return {
-            version: VersionFacts(self.guess(version), "tensor", "tensor", signature)
+            version: VersionFacts(self.file_bytes, self.guess(version), "tensor", "tensor", signature)
             for version in desired.versions
         }
 

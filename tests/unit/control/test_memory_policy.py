@@ -46,7 +46,9 @@ CASES: list[tuple[str, int, list[Resident], Verdict]] = [
 ]
 
 
-@pytest.mark.parametrize(("needed", "residents", "verdict"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("needed", "residents", "verdict"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
 def test_room_is_made(needed: int, residents: list[Resident], verdict: Verdict) -> None:
     found = make_room("m", needed, 100, residents)
     if isinstance(verdict, Refuse):
@@ -66,7 +68,8 @@ def test_a_refusal_says_why() -> None:
     assert found == Refuse("It needs 300 MiB, and the memory budget is 200 MiB.")
     found = make_room("m", 150 * mib, 200 * mib, [one("p", 60 * mib, pinned=True), one("q", 8 * mib)])
     assert found == Refuse(
-        "It needs 150 MiB more, and of the memory budget of 200 MiB 68 MiB are taken, 60 MiB of them by pinned models."
+        "It needs 150 MiB more, and of the memory budget of 200 MiB 68 MiB are taken, "
+        "60 MiB of them by pinned models."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.control import reconciler as reconciler_module
-from core.errors import DeadlineExceeded, ModelNotFound, NoRoom, NotReady, QueueFull
+from core.errors import DeadlineExceeded, ModelNotFound, NotReady, QueueFull
 from tests.unit.control.fakes import House, broken, running_house
 
 Test = Callable[[House], Awaitable[None]]
