@@ -14,7 +14,7 @@ from core.control.hosted import HostedRunner
 from core.control.machine import nvml_library
 from core.serving.deployment import Deployment
 
-PROCESS_BYTES = 96 << 20
+PROCESS_BYTES = 64 << 20
 """What a host takes beside its model, as long as nothing was measured."""
 LOADED_TO_FILE = 1.5
 """The same for what a model takes in memory, over its size in the store."""

@@ -70,7 +70,7 @@ def make_room(
     if needed_bytes <= free:
         return Fits()
     if not evict:
-        return Refuse(_no_room(needed_bytes, budget_bytes, residents))
+        return Refuse(no_room(needed_bytes, budget_bytes, residents))
     free += sum(one.size_bytes for one in residents if one.leaving)
     if needed_bytes <= free:
         return Wait()
@@ -80,7 +80,7 @@ def make_room(
         return Evict(tuple(one.model for one in chosen))
     if needed_bytes <= free + sum(one.size_bytes for one in others):
         return Wait(moves=True)
-    return Refuse(_no_room(needed_bytes, budget_bytes, residents))
+    return Refuse(no_room(needed_bytes, budget_bytes, residents))
 
 
 def idle_too_long(residents: Sequence[Resident], now: float) -> list[str]:
@@ -105,6 +105,16 @@ def text_of(size_bytes: int) -> str:
     """In MiB, to one decimal below ten."""
     mib = size_bytes / (1 << 20)
     return f"{mib:.1f} MiB" if abs(mib) < 10 else f"{mib:.0f} MiB"
+
+
+def no_room(needed_bytes: int, budget_bytes: int, residents: Sequence[Resident]) -> str:
+    """What is needed and what there is, as a sentence."""
+    pinned = sum(one.size_bytes for one in residents if one.pinned)
+    used = sum(one.size_bytes for one in residents)
+    return (
+        f"It needs {text_of(needed_bytes)} more, and of the memory budget of {text_of(budget_bytes)} "
+        f"{text_of(used)} are taken, {text_of(pinned)} of them by pinned models."
+    )
 
 
 def _idle_at(one: Resident) -> float | None:
@@ -134,12 +144,3 @@ def _least_recently_used(residents: Sequence[Resident], wanted_bytes: int) -> li
             chosen.remove(one)
             freed -= one.size_bytes
     return chosen
-
-
-def _no_room(needed_bytes: int, budget_bytes: int, residents: Sequence[Resident]) -> str:
-    pinned = sum(one.size_bytes for one in residents if one.pinned)
-    used = sum(one.size_bytes for one in residents)
-    return (
-        f"It needs {text_of(needed_bytes)} more, and of the memory budget of {text_of(budget_bytes)} "
-        f"{text_of(used)} are taken, {text_of(pinned)} of them by pinned models."
-    )

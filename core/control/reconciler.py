@@ -339,12 +339,15 @@ class Reconciler:
         known = state.known_sizes(desired.load_key)
         new = [version for version in missing if version not in known]
         facts = await self._loader.describe(desired)
+        files = {version: facts[version].size_bytes for version in missing if version in facts}
+        measured = sum(known.get(version, 0) for version in missing)
         guessed = sum(facts[version].guess_bytes for version in new if version in facts)
-        lasting_bytes = guessed + sum(known.get(version, 0) for version in missing)
         # While it is read, a file is in memory beside what is made of it.
-        passing_bytes = max((facts[version].size_bytes for version in missing if version in facts), default=0)
-        needed_bytes = max(lasting_bytes, min(lasting_bytes + passing_bytes, self._memory.budget_bytes))
-        room = self._memory.room(desired.model, state, needed_bytes, alone=bool(new), evict=cause != "start")
+        wanted_bytes = measured + guessed + max(files.values(), default=0)
+        least_bytes = measured + sum(files.get(version, 0) for version in new)
+        start = cause == "start"
+        sizes = (wanted_bytes, wanted_bytes if start else least_bytes)
+        room = self._memory.room(desired.model, state, *sizes, alone=bool(new), evict=not start)
         async with room:
             yield
 

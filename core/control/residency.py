@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from core.control.memory_policy import Evict, Fits, Refuse, Resident, Wait, make_room
+from core.control.memory_policy import Evict, Fits, Refuse, Resident, Wait, make_room, no_room
 from core.control.model_state import ModelState
 from core.control.rollout import CONCURRENT_LOADS
 from core.engines.cores import cores_available
@@ -38,30 +38,31 @@ class Residency:
 
     @asynccontextmanager
     async def room(
-        self, model: str, state: ModelState, needed_bytes: int, *, alone: bool, evict: bool
+        self, model: str, state: ModelState, wanted_bytes: int, least_bytes: int, *, alone: bool, evict: bool
     ) -> AsyncIterator[None]:
         """Set memory aside within the block, in the order of asking; `alone`, nobody else gets any meanwhile.
 
-        A guess may be wrong: so what has never been measured is loaded alone. Raises NoRoom.
+        A guess may be wrong: so what has never been measured is loaded alone, and where there is no room for what
+        is wanted, the least that it can take is enough to try. Raises NoRoom.
         """
         state.in_line = True
         self.changed()
         try:
-            async with self._places, self._given(model, state, needed_bytes, alone=alone, evict=evict):
+            async with self._places, self._given(model, state, (wanted_bytes, least_bytes), alone, evict):
                 yield
         finally:
             state.in_line = False
 
     @asynccontextmanager
     async def _given(
-        self, model: str, state: ModelState, needed_bytes: int, *, alone: bool, evict: bool
+        self, model: str, state: ModelState, sizes: tuple[int, int], alone: bool, evict: bool
     ) -> AsyncIterator[None]:
         mine = False
         try:
             await self._turn.acquire()
             mine = True
-            await self._make(model, needed_bytes, evict)
-            state.reserved_bytes, state.in_line = needed_bytes, False
+            state.reserved_bytes = await self._make_either(model, sizes, evict)
+            state.in_line = False
             if not alone:
                 self._turn.release()
                 mine = False
@@ -81,7 +82,11 @@ class Residency:
             verdict = make_room(model, size_bytes, self.budget_bytes, ())
             assert isinstance(verdict, Refuse)
             raise _no_room(verdict)
-        await self._make(model, 0, evict=True, settling=True)
+        try:
+            await self._make(model, 0, evict=True, settling=True)
+        except NoRoom as error:
+            state.reserved_bytes = 0
+            raise _no_room(Refuse(no_room(size_bytes, self.budget_bytes, self._residents()))) from error
 
     def fits(self) -> bool:
         """Whether everything in memory is within the budget."""
@@ -91,6 +96,17 @@ class Residency:
         """Let models leave where all together have grown beyond the budget."""
         if self.budget_bytes and isinstance(verdict := self._judge("", 0), Evict):
             self._evict(verdict)
+
+    async def _make_either(self, model: str, sizes: tuple[int, int], evict: bool) -> int:
+        wanted_bytes, least_bytes = sizes
+        try:
+            await self._make(model, wanted_bytes, evict)
+        except NoRoom:
+            if least_bytes >= wanted_bytes:
+                raise
+            await self._make(model, least_bytes, evict)
+            return least_bytes
+        return wanted_bytes
 
     async def _make(self, model: str, needed_bytes: int, evict: bool, settling: bool = False) -> None:
         while True:

@@ -181,6 +181,16 @@ def test_a_wrong_guess_makes_others_leave(run: Run) -> None:
     run(test)
 
 
+def test_a_guess_refuses_nothing_that_fits(run: Run) -> None:
+    async def test(house: House) -> None:
+        await deploy(house, "a", "b")
+        house.loader.guesses[2] = 100 * SIZE
+        await house.rests("c", await house.put("c", {"version": 2}))
+        assert loaded(house) == ["b", "c"]
+
+    run(test)
+
+
 def test_a_request_under_way_is_answered_before_its_model_leaves(run: Run) -> None:
     async def test(house: House) -> None:
         house.loader.fields[1]["latency_ms"] = 60
