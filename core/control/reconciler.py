@@ -201,11 +201,15 @@ class Reconciler:
         before = self._before.get(desired.model_id)
         return not desired.pinned, before is None or before.state == "idle"
 
+    def _may_idle(self) -> bool:
+        return any(desired.idle_unload_s is not None for desired in self._desired.values())
+
     async def _look_at_memory(self) -> None:
         """Unload what nobody has called for too long; measure anew from time to time."""
         now = time.monotonic()
-        for model in idle_too_long(self._residents(), now):
-            self._unload(model, f"No request for {self._desired[model].idle_unload_s:g} s.")
+        if self._may_idle():
+            for model in idle_too_long(self._residents(), now):
+                self._unload(model, f"No request for {self._desired[model].idle_unload_s:g} s.")
         if now - self._measured_at >= MEASURE_EVERY_S:
             self._measured_at = now
             for state in list(self._states.values()):
@@ -219,7 +223,8 @@ class Reconciler:
     async def _sleep(self) -> None:
         now = time.monotonic()
         retry_at = next_retry({name: state.actual() for name, state in self._states.items()})
-        due = [moment for moment in (retry_at, next_idle(self._residents(), now)) if moment is not None]
+        idle_at = next_idle(self._residents(), now) if self._may_idle() else None
+        due = [moment for moment in (retry_at, idle_at) if moment is not None]
         wait_s = min([self._poll_s, *(max(0.05, moment - now) for moment in due)])
         try:
             async with asyncio.timeout(wait_s):
