@@ -42,7 +42,7 @@ MEASURE_EVERY_S = 10.0
 GROWTH = 0.05
 """Memory that has changed by less than this part is not told anew."""
 WHILE_LOADING = 2
-"""While it is loaded a file is in memory, parsed and copied, so often beside what stays (ONNX Runtime, measured)."""
+"""So often a file is in memory while it is loaded, beside what stays (measured with ONNX Runtime)."""
 UNEXPECTED = "An unexpected error stopped the load; the server's log has its trace."
 
 Cause = Literal["start", "change", "call"]
