@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -137,8 +138,11 @@ def test_workers_ask_the_control_process_for_what_is_idle(tmp_path_factory: pyte
         server.upload("a", onnx_models.scale())
         secret = server.token()
         server.deploy("a", idle_unload_s=1)
-        _call_all(server, secret)
         before = hosts(server)
+        until = time.monotonic() + 1.8
+        while time.monotonic() < until:
+            _call_all(server, secret)
+        assert hosts(server) == before, "what the workers use stays"
         idle(server, "a")
         wait_gone(before)
         assert server.client.get("/health/ready").status_code == 200

@@ -191,16 +191,33 @@ def test_a_guess_refuses_nothing_that_fits(run: Run) -> None:
     run(test)
 
 
-def test_a_request_under_way_is_answered_before_its_model_leaves(run: Run) -> None:
+def test_requests_under_way_are_answered_before_their_model_leaves(run: Run) -> None:
+    async def test(house: House) -> None:
+        house.loader.fields[1]["latency_ms"] = 60
+        await deploy(house, "a")
+        runs = asyncio.create_task(house.infer("a"))
+        await house.until(lambda: house.catalogue.usage("a")[1])
+        waits = asyncio.create_task(house.infer("a"))  # until the one slot is free
+        await asyncio.sleep(0)
+        await house.rests("b", await house.put("b", V1))
+        assert all(one.done() for one in (runs, waits)), "nothing was loaded before the memory was back"
+        assert [(await one).version for one in (runs, waits)] == [1, 1]
+        assert loaded(house) == ["b"]
+
+    run(test, budget=SIZE, drain_s=0.01)
+
+
+def test_a_call_for_what_is_just_leaving_brings_it_back(run: Run) -> None:
     async def test(house: House) -> None:
         house.loader.fields[1]["latency_ms"] = 60
         await deploy(house, "a")
         busy = asyncio.create_task(house.infer("a"))
         await house.until(lambda: house.catalogue.usage("a")[1])
-        await house.rests("b", await house.put("b", V1))
-        assert busy.done(), "nothing was loaded before the memory was back"
+        await house.put("b", V1)
+        await house.until(lambda: house.catalogue.is_idle("a"))
+        assert house.reconciler.states()["a"] == "draining"
+        assert (await house.infer("a")).version == 1
         assert (await busy).version == 1
-        assert loaded(house) == ["b"]
 
     run(test, budget=SIZE)
 
