@@ -14,7 +14,7 @@ from tests.acceptance import onnx_models
 from tests.processes import hosts, wait_gone
 from tests.servers import RunningServer, wait_until
 
-BUDGET = "220MiB"
+BUDGET = "150MiB"
 X = {"inputs": {"x": [[1, 2, 3, 4]]}}
 
 
@@ -22,7 +22,7 @@ X = {"inputs": {"x": [[1, 2, 3, 4]]}}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("memory")
     with RunningServer(folder, {"PULVINAR_INFERENCE__MEMORY_BUDGET": BUDGET}) as server:
-        for name in ("a", "b", "big"):
+        for name in ("a", "b"):
             server.upload(name, onnx_models.scale())
         yield server
 
@@ -58,7 +58,7 @@ def test_an_idle_process_ends_and_many_callers_start_one(server: RunningServer, 
     (version,) = observed["versions"]
     assert version["memory_bytes"] == observed["memory_bytes"] > 20 << 20, "a whole process"
     assert metric(server, "pulvinar_model_memory_bytes", 'model="a"') == observed["memory_bytes"]
-    assert metric(server, "pulvinar_memory_budget_bytes") == 220 << 20
+    assert metric(server, "pulvinar_memory_budget_bytes") == 150 << 20
     before = hosts(server)
     observed = idle(server, "a")
     wait_gone(before)
@@ -109,16 +109,16 @@ def test_the_open_inference_protocol_waits_too_and_a_deadline_passes_meanwhile(
 def test_a_pinned_model_stays_others_make_room_and_too_much_is_refused(server: RunningServer, token: str) -> None:
     server.deploy("a", isolation="process", pinned=True)
     server.deploy("b", isolation="process")
-    size = server.observed("b")["memory_bytes"]
-    assert 2 * size < 220 << 20 < 200 * size
-    server.upload("heavy", onnx_models.heavy(40))
-    server.deploy("big", isolation="process")
-    server.deploy("heavy", isolation="process")
+    for name in ("c", "d", "e", "f", "g"):  # how many it takes depends on what processes happen to share
+        server.upload(name, onnx_models.scale())
+        server.deploy(name, isolation="process")
+        if server.observed("b")["state"] == "idle":
+            break
     assert idle(server, "b")["reason"] == "Unloaded to make room for others."
     assert server.observed("a")["state"] == "serving"
     assert server.infer("b", token, json=X).json()["outputs"][0]["data"] == [2, 4, 6, 8]
-    assert metric(server, "pulvinar_model_memory_bytes") <= 220 << 20
-    server.upload("vast", onnx_models.heavy(165))
+    assert metric(server, "pulvinar_model_memory_bytes") <= 150 << 20
+    server.upload("vast", onnx_models.heavy(151))
     observed = server.deploy("vast", state="failed", isolation="process")
     assert "memory budget" in observed["reason"]
     refused = server.infer("vast", token, json=X)
