@@ -21,6 +21,7 @@ from app.lifespan import (
     make_store,
     media_limits,
     media_threads,
+    memory_budget,
     open_database,
     private_directory,
     run_in_background,
@@ -75,7 +76,10 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         drain_s=settings.server.drain_s,
         published=published,
         counts=publisher.counts,
+        usage=partial(_usage, catalogue, publisher),
+        memory_budget_bytes=memory_budget(settings),
     )
+    publisher.on_want = reconciler.want
     loader.on_host_change = reconciler.wake
     reconciler.on_desired = partial(_tell_status, reconciler, publisher)
     publisher.facts = partial(_facts, catalogue, reconciler)
@@ -107,11 +111,18 @@ def _facts(catalogue: Catalogue, reconciler: Reconciler) -> Report:
     }
 
 
+def _usage(catalogue: Catalogue, publisher: Publisher, model: str) -> tuple[float, bool]:
+    """When a model was last used in any process, or else loaded; and whether it is in use."""
+    (loaded_at, _), (used_at, busy) = catalogue.usage(model), publisher.usage(model)
+    return max(loaded_at, used_at), busy
+
+
 def _tell_status(reconciler: Reconciler, publisher: Publisher) -> None:
     publisher.tell_status(
         caught_up=reconciler.caught_up.is_set(),
         not_ready=reconciler.not_ready(),
         states=reconciler.states(),
+        memory=reconciler.memory(),
         expected=reconciler.expected(),
     )
 

@@ -35,6 +35,7 @@ from core.control.control import Control
 from core.control.follower import ControlLost, Follower
 from core.control.live_samples import LiveSamples
 from core.control.loader import Loader
+from core.control.memory import node_bytes
 from core.control.reconciler import Reconciler
 from core.control.samples import SampleBook
 from core.control.uploads import Uploads
@@ -43,7 +44,7 @@ from core.database.session import Database
 from core.errors import PlatformError
 from core.logs import set_up_logs
 from core.serving.catalogue import Catalogue
-from core.settings import InvalidSettings, Settings
+from core.settings import InvalidSettings, Settings, budget_bytes
 from core.store.artifacts import ArtifactStore
 from core.store.importer import Importer
 from core.tasks.base import MediaLimits
@@ -88,7 +89,14 @@ async def lifespan(
                 limits=media_limits(settings),
                 extras=engine_extras(settings),
             )
-            control = Reconciler(database, catalogue, loader, drain_s=settings.server.drain_s)
+            control = Reconciler(
+                database,
+                catalogue,
+                loader,
+                drain_s=settings.server.drain_s,
+                memory_budget_bytes=memory_budget(settings),
+            )
+            catalogue.on_want = control.want
             loader.on_host_change = control.wake
             jobs = {"reconciler": control.run(), "validations": validations.run()}
         else:
@@ -170,6 +178,11 @@ def engine_extras(settings: Settings) -> dict[str, dict[str, Any]]:
     """What engines are told besides, by their names."""
     plans = {"cache_dir": str(settings.plans_dir), "trust_plans": settings.engines.trust_plans}
     return {"tensorrt": plans}
+
+
+def memory_budget(settings: Settings) -> int:
+    """Bytes of host memory that models may take together; 0 where that is not limited."""
+    return budget_bytes(settings.inference.memory_budget, node_bytes())
 
 
 def private_directory(stack: AsyncExitStack) -> Path:

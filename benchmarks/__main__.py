@@ -25,6 +25,7 @@ BENCHMARKS = (
     "workers",
     "slots",
     "hot_path",
+    "memory_budget",
 )
 SHORT = ("--seconds", "2", "--rounds", "1", "--no-save")
 

@@ -16,6 +16,7 @@ PlatformError                   500  internal
 ├── LimitExceeded               429  limit_exceeded
 ├── Unavailable                 503  unavailable
 │   ├── NotReady                503  not_ready
+│   ├── NoRoom                  503  no_room
 │   ├── QueueFull               503  queue_full
 │   ├── StorageFull             503  storage_full
 │   ├── TooManyConnections      503  too_many_connections
@@ -146,6 +147,12 @@ class NotReady(Unavailable):
     """The model, or this version of it, should serve and does not yet."""
 
     code = "not_ready"
+
+
+class NoRoom(Unavailable):
+    """The memory budget has no room for the model, and cannot have it now."""
+
+    code = "no_room"
 
 
 class QueueFull(Unavailable):

@@ -32,7 +32,8 @@ REQUESTS: Final = Metric(
 STAGE_SECONDS: Final = Metric(
     "pulvinar_stage_seconds",
     "histogram",
-    "Seconds of one answered request in each stage: queue, batch_wait, preprocess, infer, postprocess, total.",
+    "Seconds of one answered request in each stage: queue, batch_wait, preprocess, infer, postprocess, total; "
+    "and load, of those that waited for their model to be loaded.",
     ("model", "version", "stage"),
 )
 BATCH_ITEMS: Final = Metric(
@@ -65,6 +66,12 @@ SHADOW_SECONDS: Final = Metric(
     ("model", "version", "side"),
 )
 DEPLOYMENTS: Final = Metric("pulvinar_deployments", "gauge", "Deployments by state.", ("state",))
+MEMORY_BYTES: Final = Metric(
+    "pulvinar_model_memory_bytes", "gauge", "Host memory of a version that is loaded.", ("model", "version")
+)
+MEMORY_BUDGET_BYTES: Final = Metric(
+    "pulvinar_memory_budget_bytes", "gauge", "Host memory that models may take together; 0 is no limit.", ()
+)
 
 METRICS: Final = (
     REQUESTS,
@@ -78,9 +85,11 @@ METRICS: Final = (
     SHADOW_REQUESTS,
     SHADOW_SECONDS,
     DEPLOYMENTS,
+    MEMORY_BYTES,
+    MEMORY_BUDGET_BYTES,
 )
 
-STAGES: Final = ("queue", "batch_wait", "preprocess", "infer", "postprocess", "total")
+STAGES: Final = ("queue", "batch_wait", "preprocess", "infer", "postprocess", "total", "load")
 STAGE_BOUNDS_MS: Final = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4)
 """Upper bounds of the buckets; one more bucket takes what lies beyond."""
 BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -117,6 +126,11 @@ class VersionCounts:
         for stage, ms in enumerate(times_ms):
             buckets[stage][bisect_left(STAGE_BOUNDS_MS, ms)] += 1
             sums[stage] += ms
+
+    def waited(self, load_ms: float) -> None:
+        """Count that one answer had to wait for its model's load, beside its other times."""
+        self.buckets[-1][bisect_left(STAGE_BOUNDS_MS, load_ms)] += 1
+        self.sums_ms[-1] += load_ms
 
     def ended(self, status: int, reason: str) -> None:
         """Count a request that was not answered as asked."""

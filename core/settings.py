@@ -146,6 +146,30 @@ class SamplesSettings(Section):
     live_queue: int = Field(64, ge=1, le=10_000, description="Live inputs that may wait to be written down.")
 
 
+_BUDGET = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*(%|B|[KMGT]i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{kind}": base**power
+    for kind, base in (("ib", 1024), ("b", 1000))
+    for power, letter in enumerate("kmgt", 1)
+}
+
+
+def budget_bytes(budget: int | str, total_bytes: int) -> int:
+    """A memory budget in bytes, given as such, with a unit (`2GiB`), or as a share (`60%`) of the total.
+
+    Raises ValueError.
+    """
+    found = _BUDGET.fullmatch(str(budget).strip())
+    if found is None:
+        raise ValueError(f"{budget!r} is not a size such as 2GiB, 512MiB or 60%")
+    number, unit = float(found[1]), (found[2] or "").lower()
+    if unit == "%":
+        if number > 100:
+            raise ValueError("a share may not be more than 100%")
+        return int(total_bytes * number / 100)
+    return int(number * _UNITS[unit])
+
+
 class InferenceSettings(Section):
     """Caps and defaults of inference requests."""
 
@@ -157,6 +181,15 @@ class InferenceSettings(Section):
     max_batch: int = Field(32, ge=1, description="Largest batch where the deployment sets none.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send a request body.")
     threads: int = Field(0, ge=0, description="Threads that decode and pre-process; 0 is one a core.")
+    memory_budget: int | str = Field(
+        0, description="Host memory for loaded models: bytes, a size such as 2GiB, or 60%; 0 is no limit."
+    )
+
+    @field_validator("memory_budget")
+    @classmethod
+    def _budget(cls, value: int | str) -> int | str:
+        budget_bytes(value, 0)
+        return value
 
 
 class Settings(BaseSettings):

@@ -55,8 +55,10 @@ class DeploymentPut(Body):
     queue_size: int | None = Field(None, ge=1, le=1_000_000, description="Items that may wait.")
     timeout_ms: int | None = Field(None, ge=1, le=3_600_000, description="Deadline of a request.")
     isolation: Literal["thread", "process"] = "thread"
-    idle_unload_s: float | None = Field(None, gt=0)
-    pinned: bool = False
+    idle_unload_s: float | None = Field(
+        None, ge=1, le=31_536_000, description="Leave memory after so long without a request; null never does."
+    )
+    pinned: bool = Field(False, description="Stay in memory whatever else wants its room.")
     watch: Watch | None = Field(None, description="Roll back by itself; null never does.")
     sample_live: SampleLive | None = Field(None, description="Keep samples of live inputs; null keeps none.")
 
@@ -76,6 +78,12 @@ class DeploymentPut(Body):
     def _bounds_in_order(self) -> Self:
         if self.max_instances is not None and self.max_instances < self.instances:
             raise ValueError("`max_instances` may not be less than `instances`")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_or_idle(self) -> Self:
+        if self.pinned and self.idle_unload_s is not None:
+            raise ValueError("what is `pinned` stays in memory: leave out `idle_unload_s`")
         return self
 
 
@@ -141,7 +149,7 @@ class ShadowAnswer(Answer):
     max_abs_difference: float = Field(description="The largest difference of any two tensors' values.")
 
 
-VersionState = Literal["serving", "shadow", "loading", "warming", "standby", "draining"]
+VersionState = Literal["serving", "shadow", "loading", "warming", "standby", "draining", "idle"]
 
 
 class ObservedVersion(Answer):
@@ -154,6 +162,8 @@ class ObservedVersion(Answer):
     errors: int | None = None
     mean_ms: float | None = Field(None, description="Latency of the requests that succeeded.")
     restarts: int | None = Field(None, description="How often its process died and was started again.")
+    memory_bytes: int | None = Field(None, description="What it takes; where it is idle, what it took.")
+    gpu_memory_bytes: int | None = Field(None, description="What its process takes on GPUs, where NVML tells.")
     shadow: ShadowAnswer | None = None
 
 
@@ -168,6 +178,7 @@ class Observed(Answer):
     slots: SlotsAnswer
     batch_sizes: dict[str, int] = Field(description="How many batches of each size, in items, were run.")
     why_not_batching: str | None = None
+    memory_bytes: int = Field(0, description="Host memory of all versions that are in it.")
     updated_at: Moment | None = None
 
 

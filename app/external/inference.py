@@ -76,15 +76,16 @@ class InferenceEndpoint:
         version = _version(scope["query_string"])
         limits = platform.settings.inference
         key = sticky_key(platform.catalogue, name, scope["headers"])
-        async with platform.catalogue.lease(name, version, key) as target:
+        lease = platform.catalogue.lease(name, version, key)
+        async with lease as target:
             target.check_room()  # what of the body comes later is dropped as it comes
             body = await read_body(
                 scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
             )
             request = await _read(target, _content_type(scope["headers"]), body, limits.max_items)
-            request.request_id = request_id
+            request.request_id, request.deadline = request_id, lease.deadline
             result = await platform.statistics.infer(target, request)
-        note_result(platform, result)
+        note_result(platform, result, lease.waited_ms)
         headers.append(JSON_TYPE)
         return await _answer(request_id, result, len(request.payloads or ()))
 
@@ -99,26 +100,29 @@ class MethodNotAllowed(PlatformError):
         return {"Allow": "POST"}
 
 
-def note_result(platform: Platform, result: InferenceResult) -> None:
-    """Count an answered request in metrics and statistics."""
+def note_result(platform: Platform, result: InferenceResult, load_ms: float = 0.0) -> None:
+    """Count an answered request in metrics and statistics, and how long it waited for its model's load."""
     timing = result.timing
     platform.traffic[result.model].note(200, timing.total, time.time())
-    platform.counts.of(result.model, result.version).answered(
+    counts = platform.counts.of(result.model, result.version)
+    counts.answered(
         timing.queue, timing.batch_wait, timing.preprocess, timing.infer, timing.postprocess, timing.total
     )
+    if load_ms:
+        counts.waited(load_ms)
 
 
 def count_error(platform: Platform, name: str, version: int, status: int, reason: str) -> None:
     """Count a request that failed; `version` is 0 where none was at fault."""
     # Only names in service become labels: callers must not be able to grow the metrics.
-    if platform.catalogue.serving(name):
+    if platform.catalogue.has(name):
         platform.traffic[name].note(status, 0.0, time.time())
         platform.counts.of(name, version).ended(status, reason)
 
 
 def count_left(platform: Platform, name: str, version: int) -> None:
     """Count a request whose client went away before its answer."""
-    if platform.catalogue.serving(name):
+    if platform.catalogue.has(name):
         platform.counts.of(name, version).ended(CLIENT_LEFT, "client_left")
 
 

@@ -14,9 +14,11 @@ from app.errors import respond
 from app.external.metrics_text import CONTENT_TYPE, Observed, render
 from app.state import Platform, platform_of
 from app.tallies import counts_of, health_of
+from core.control.memory import node_bytes
 from core.control.totals import Report
 from core.errors import Forbidden, Unavailable
 from core.serving.deployment import Deployment
+from core.settings import budget_bytes
 
 
 async def metrics(request: Request) -> Response:
@@ -55,6 +57,8 @@ async def observe(platform: Platform, totals: Report | None) -> Observed:
         shadows=_shadows(platform, totals),
         swaps=_swaps(platform, totals),
         states=Counter(platform.reconciler.states().values()),
+        memory_bytes=platform.reconciler.memory(),
+        memory_budget_bytes=budget_bytes(platform.settings.inference.memory_budget, node_bytes()),
     )
 
 

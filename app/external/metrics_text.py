@@ -13,6 +13,8 @@ from core.metrics import (
     BATCH_ITEMS,
     DEPLOYMENTS,
     HOST_RESTARTS,
+    MEMORY_BUDGET_BYTES,
+    MEMORY_BYTES,
     QUEUE_DEPTH,
     REQUESTS,
     SHADOW_REQUESTS,
@@ -45,6 +47,9 @@ class Observed:
     """The comparisons of each shadow, as core.serving.shadow counts them."""
     swaps: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, int] = field(default_factory=dict)
+    memory_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By model and version."""
+    memory_budget_bytes: int = 0
 
 
 def render(counts: Counts, observed: Observed) -> bytes:
@@ -72,6 +77,14 @@ def render(counts: Counts, observed: Observed) -> bytes:
     _shadows(lines, observed.shadows)
     _values(lines, SWAPS, ((f'model="{_escaped(name)}"', count) for name, count in observed.swaps.items()))
     _values(lines, DEPLOYMENTS, ((f'state="{state}"', count) for state, count in observed.states.items()))
+    memory = [
+        (f'model="{_escaped(model)}",version="{version}"', size_bytes)
+        for model, versions in observed.memory_bytes.items()
+        for version, size_bytes in versions.items()
+    ]
+    _values(lines, MEMORY_BYTES, memory)
+    _head(lines, MEMORY_BUDGET_BYTES)
+    lines.append(f"{MEMORY_BUDGET_BYTES.name} {observed.memory_budget_bytes}")
     lines.append("")
     return "\n".join(lines).encode()
 

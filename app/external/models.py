@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, Request, Response
 
 from app.external.door import allow, charge, identify, limit_headers
-from app.state import platform_of
+from app.state import Platform, platform_of
+from core.serving.target import Target
 from schemas.base import ErrorBody
 from schemas.inference import ServedModel, ServedModels
 from schemas.models import TensorAnswer
@@ -26,12 +29,19 @@ async def list_models(request: Request, response: Response) -> ServedModels:
             name=name,
             task=target.task,
             version=target.version,
-            state="serving",
+            state=state,
             inputs=[TensorAnswer.model_validate(spec) for spec in target.signature.inputs],
             outputs=[TensorAnswer.model_validate(spec) for spec in target.signature.outputs],
         )
-        for name, targets in sorted(platform.catalogue.targets().items())
+        for name, targets, state in _callable(platform)
         if record.allows_model(name)
         for target in targets
     ]
     return ServedModels(models=models)
+
+
+def _callable(platform: Platform) -> list[tuple[str, Iterable[Target], str]]:
+    """Every name that can be called, with its targets and its state, in the names' order."""
+    loaded = [(name, targets, "serving") for name, targets in platform.catalogue.targets().items()]
+    idle = [(name, targets, "idle") for name, targets in platform.catalogue.idle().items()]
+    return sorted([*loaded, *idle], key=lambda one: one[0])

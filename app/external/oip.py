@@ -117,7 +117,7 @@ async def model_metadata(_: Lister, house: House, model: str, version: str | Non
 @router.get("/models/{model}/ready", summary="Does the model answer?")
 @router.get("/models/{model}/versions/{version}/ready", summary="Does the version answer?")
 async def model_ready(_: Lister, house: House, model: str, version: str | None = None) -> ModelReady:
-    """200 when it does, 503 while it is being loaded, 404 when nothing of that name is in service."""
+    """200 when it does, if only after a load; 503 while it is brought up, 404 for what is not in service."""
     live_targets(house, model, version)
     return ModelReady(name=model, ready=True)
 
@@ -146,6 +146,11 @@ async def repository_index(caller: Lister, house: House, request: Request) -> li
         for name, targets in house.catalogue.targets().items()
         for target in sorted(targets, key=lambda target: target.version)
     ]
+    entries += [
+        IndexEntry(name=name, version=str(target.version), state="READY", reason="idle: loaded when it is called")
+        for name, targets in house.catalogue.idle().items()
+        for target in targets
+    ]
     if not only_ready:
         entries += [_waiting(name, sentence) for name, sentence in house.reconciler.not_ready().items()]
     return sorted((entry for entry in entries if caller.allows_model(entry.name)), key=lambda entry: entry.name)
@@ -169,7 +174,7 @@ def _waiting(name: str, sentence: str) -> IndexEntry:
 
 
 def _versions(house: Platform, model: str) -> list[int]:
-    return sorted(served.target.version for served in house.catalogue.serving(model))
+    return sorted(target.version for target in house.catalogue.callable_targets(model))
 
 
 def _tensor(spec: TensorSpec) -> TensorMetadata:

@@ -39,38 +39,47 @@ class OipInferEndpoint(InferenceEndpoint):
         version = version_number(scope["path_params"].get("version"))
         limits = platform.settings.inference
         key = sticky_key(platform.catalogue, name, scope["headers"])
-        async with platform.catalogue.lease(name, version, key) as target:
+        began = time.monotonic()
+        lease = platform.catalogue.lease(name, version, key)
+        async with lease as target:
             target.check_room()  # what of the body comes later is dropped as it comes
             body = await read_body(
                 scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
             )
             call = await _read(target, sent, body, limits.max_body_bytes)
             del body
-            result = await platform.statistics.infer(target, _request(target, call, request_id))
-        note_result(platform, result)
+            result = await platform.statistics.infer(
+                target, _request(target, call, request_id, began, lease.deadline)
+            )
+        note_result(platform, result, lease.waited_ms)
         return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), headers)
 
 
 _OURS = frozenset({HEADER_LENGTH, b"content-encoding", b"accept-encoding"})
 
 
-def _request(target: Target, call: OipCall, request_id: str) -> InferenceRequest:
+def _request(
+    target: Target, call: OipCall, request_id: str, began: float, latest: float | None
+) -> InferenceRequest:
     return InferenceRequest(
         inputs=call.inputs,
         request_id=request_id,
         priority=call.priority,
-        deadline=_deadline(target, call.timeout_s),
+        deadline=_deadline(target, call.timeout_s, began, latest),
         raw=True,
     )
 
 
-def _deadline(target: Target, timeout_s: float | None) -> float | None:
-    """A caller may shorten the deployment's own deadline, not lengthen it."""
+def _deadline(target: Target, timeout_s: float | None, began: float, latest: float | None) -> float | None:
+    """A caller may shorten the deployment's own deadline, not lengthen it.
+
+    `latest` is the deadline of a call that had to wait for the model's load; its time counts from when it `began`.
+    """
     if timeout_s is None:
-        return None
+        return latest
     if isinstance(target, Deployment):
         timeout_s = min(timeout_s, target.options.timeout_ms / 1000)
-    return time.monotonic() + timeout_s
+    return time.monotonic() + timeout_s if latest is None else min(latest, began + timeout_s)
 
 
 async def _read(target: Target, sent: dict[bytes, bytes], body: bytes, max_bytes: int) -> OipCall:

@@ -43,12 +43,12 @@ def version_number(version: str | None) -> int | None:
 
 
 def live_targets(platform: Platform, name: str, version: str | None) -> list[Target]:
-    """The live versions of a model, newest first, or the one asked for.
+    """The live versions of a model, loaded or idle, newest first, or the one asked for.
 
     Raises ModelNotFound, BadRequest, or NotReady for what should serve but does not yet.
     """
     number = version_number(version)
-    targets = [served.target for served in platform.catalogue.serving(name)]
+    targets = platform.catalogue.callable_targets(name)
     if number is not None:
         targets = [target for target in targets if target.version == number]
     if not targets:

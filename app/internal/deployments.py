@@ -103,11 +103,12 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
     deployments = [target for target in live if isinstance(target, LiveDeployment)]
     stats = [await deployment.stats() for deployment in deployments]
     health = health_of(house, name, await house.reconciler.totals(name))
+    versions = _versions(status.versions if status else [], health)
     return Observed(
         generation=status.generation if status else 0,
         state=status.state if status else "pending",
         reason=status.reason if status else "",
-        versions=_versions(status.versions if status else [], health),
+        versions=versions,
         queue=QueueAnswer(
             depth=sum(one.depth for one in stats),
             capacity=int(desired.spec["queue_size"]),
@@ -120,6 +121,7 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
         ),
         batch_sizes=_summed(one.batch_sizes for one in stats),
         why_not_batching=_why_not_batching(deployments, stats),
+        memory_bytes=sum(one.memory_bytes or 0 for one in versions if one.state != "idle"),
         updated_at=status.updated_at if status else None,
     )
 

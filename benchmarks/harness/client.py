@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from benchmarks.harness.workload import Call
 
@@ -118,6 +119,27 @@ async def closed_loop(port: int, call: Call, connections: int, stop: asyncio.Eve
         connection = _Connection(port)
         while not stop.is_set():
             sample = await connection.ask(wire)
+            trace.samples.append(sample)
+            if sample.status == BROKEN:
+                await asyncio.sleep(0.01)
+        connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(caller())
+    return trace
+
+
+async def closed_loop_of(port: int, calls: Sequence[Call], connections: int, stop: asyncio.Event) -> Trace:
+    """As `closed_loop`, each time with the next of several calls, of different paths, round and round."""
+    trace = Trace()
+    wires = {path: encode(call) for path, call in {call.path: call for call in calls}.items()}
+    order = cycle([wires[call.path] for call in calls])
+
+    async def caller() -> None:
+        connection = _Connection(port)
+        while not stop.is_set():
+            sample = await connection.ask(next(order))
             trace.samples.append(sample)
             if sample.status == BROKEN:
                 await asyncio.sleep(0.01)

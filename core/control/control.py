@@ -18,7 +18,10 @@ class Control(Protocol):
         """Look at the database now."""
 
     def not_ready(self) -> dict[str, str]:
-        """Models desired as running of which no version is live, each with its state and reason."""
+        """Models desired as running that do not answer, each with its state and reason; idle ones do."""
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """By model, the bytes of host memory that each version in it takes, by its number as text."""
 
     def states(self) -> dict[str, str]:
         """The state of every model that this node knows."""

@@ -45,6 +45,10 @@ class DesiredDeployment:
     queue_size: int = 256
     timeout_ms: int = 30_000
     isolation: str = "thread"
+    idle_unload_s: float | None = None
+    """Without a request for so long, it leaves memory; None never does."""
+    pinned: bool = False
+    """Never unloaded for being idle, or to make room."""
     watch: WatchLimits | None = None
     rolled_back: str = ""
     """Why the platform itself went back to this; empty where somebody asked for it."""
@@ -98,6 +102,8 @@ def desired_from_row(
         "queue_size",
         "timeout_ms",
         "isolation",
+        "idle_unload_s",
+        "pinned",
     )
     chosen = {name: spec[name] for name in names if spec.get(name) is not None}
     watch = WatchLimits(**spec["watch"]) if spec.get("watch") else None

@@ -22,7 +22,8 @@ from core.control.totals import Report
 from core.errors import PlatformError, Unavailable
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment, DeploymentOptions
-from core.serving.host_client import HostClient
+from core.serving.host_client import HostClient, error_from
+from core.serving.idle_model import IdleModel
 from core.serving.version_health import Counters
 from core.signature import Signature
 from core.store.manifest import manifest_from_json
@@ -48,6 +49,7 @@ class Published:
 
     sequence: int = 0
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    idle: IdleModel | None = None
     keys: set[str] = field(default_factory=set)
     leaving: set[str] = field(default_factory=set)
     """Keys of those that are being closed."""
@@ -80,6 +82,8 @@ class Follower:
         self._writer: asyncio.StreamWriter | None = None
         self._not_ready: dict[str, str] = {}
         self._states: dict[str, str] = {}
+        self._memory: dict[str, dict[str, int]] = {}
+        catalogue.on_want = lambda model: self.send({"k": "want", "name": model})
         self.synced = asyncio.Event()
         """Set once everything that was in service when this worker came is served here too."""
         self.on_look: Callable[[], None] | None = None
@@ -100,6 +104,10 @@ class Follower:
     def states(self) -> dict[str, str]:
         """As the control process says."""
         return self._states
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """As the control process says."""
+        return self._memory
 
     async def totals(self, model: str | None = None) -> Report:
         """What all workers have counted. Raises Unavailable when the control process does not answer."""
@@ -128,7 +136,9 @@ class Follower:
         while line := await reader.readline():
             message = orjson.loads(line)
             if message["k"] == "model":
-                self._take_model(message["name"], message["seq"], message["versions"])
+                self._take_model(message["name"], message["seq"], message["versions"], message["idle"])
+            elif message["k"] == "refused":
+                self._catalogue.refuse(message["name"], error_from(message))
             elif message["k"] == "status":
                 self._take_status(message)
             elif message["k"] == "look":
@@ -145,12 +155,18 @@ class Follower:
     async def report(self) -> None:
         """Tell the control process how versions do here and what was counted, where that has changed. Endless."""
         told: dict[str, Counters] = {}
+        told_used: dict[str, tuple[float, bool]] = {}
         while True:
             now = {key: served.snapshot() for key, served in self._held.items()}
             changed = {key: counters for key, counters in now.items() if told.get(key) != counters}
             if changed:
                 self.send({"k": "health", "versions": changed})
             told = now
+            used = {name: self._catalogue.usage(name) for name in self._catalogue.targets()}
+            changed_used = {name: one for name, one in used.items() if told_used.get(name) != one}
+            if changed_used:
+                self.send({"k": "used", "models": changed_used})
+            told_used = used
             self._tell_counted()
             await asyncio.sleep(REPORT_EVERY_S)
 
@@ -172,6 +188,7 @@ class Follower:
 
     def _take_status(self, message: Mapping[str, Any]) -> None:
         self._not_ready, self._states = message["not_ready"], message["states"]
+        self._memory = message["memory"]
         if message["caught_up"]:
             self._catalogue.expected = message["expected"]
             self.caught_up.set()
@@ -194,10 +211,13 @@ class Follower:
         self.synced.set()
         self.send({"k": "ready", "worker": self.node})
 
-    def _take_model(self, name: str, sequence: int, recipes: Sequence[Mapping[str, Any]]) -> None:
+    def _take_model(
+        self, name: str, sequence: int, recipes: Sequence[Mapping[str, Any]], idle: Mapping[str, Any] | None
+    ) -> None:
         published = self._published.setdefault(name, Published())
         published.sequence = sequence
         published.recipes = {recipe["key"]: recipe for recipe in recipes}
+        published.idle = None if idle is None else IdleModel.from_json(name, idle)
         published.keys |= published.recipes.keys()
         self._spawn(self._apply(name, sequence, published), name)
 
@@ -210,7 +230,7 @@ class Follower:
                     return  # something newer came meanwhile, and looks after all that this has opened
                 assert served is not None
                 shares.append(Share(served, recipe["weight"], recipe["mode"]))
-            self._catalogue.swap(name, shares)
+            self._catalogue.swap(name, shares, published.idle)
             self.send({"k": "applied", "name": name, "seq": sequence})
         for key in published.keys - published.recipes.keys() - published.leaving:
             published.leaving.add(key)

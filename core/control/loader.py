@@ -12,6 +12,8 @@ from typing import Any
 from core.control.desired import DesiredDeployment
 from core.control.host_main import make_engine
 from core.control.hosted import HostedRunner
+from core.control.memory import guess
+from core.control.rollout import VersionFacts
 from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.engines.cores import cores_available
@@ -75,6 +77,21 @@ class Loader:
         }
         await deployment.start(on_state)
         return deployment
+
+    async def describe(self, desired: DesiredDeployment) -> Mapping[int, VersionFacts]:
+        """What is known of the desired versions without loading them; those that are gone are left out."""
+        async with self._database.session() as session:
+            rows = [await Versions(session).get(desired.model_id, version) for version in desired.versions]
+        hosted = self._always_hosted or desired.isolation == "process"
+        found = {}
+        for row in rows:
+            if row is not None:
+                task = task_class(manifest_from_json(row.manifest).task)
+                signature = Signature.from_json(row.signature) if row.signature else Signature((), ())
+                found[row.version] = VersionFacts(
+                    row.size_bytes, guess(row.size_bytes, hosted=hosted), task.name, task.modality, signature
+                )
+        return found
 
     def _runner(
         self, desired: DesiredDeployment, version: int, engine: str, artifact: Path, told: dict[str, Any]

@@ -49,7 +49,7 @@ def process_stats(started_at: float) -> dict[str, Any]:
 
 def gpu_stats() -> list[dict[str, Any]]:
     """Every GPU by NVML; empty without one, or without a driver. What a card does not tell is None."""
-    nvml = _nvml()
+    nvml = nvml_library()
     if nvml is None:
         return []
     return [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -79,7 +79,8 @@ def _try(nvml: Any, read: Any) -> Any:
 
 
 @cache
-def _nvml() -> Any:
+def nvml_library() -> Any:
+    """NVML, ready to be asked; None where there is no driver."""
     import pynvml
 
     try:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.control.desired import DesiredDeployment
 from core.control.hosted import HostedRunner
 from core.control.plan import ActualModel
 from core.control.rollout import LoadedModel
@@ -38,7 +39,25 @@ class ModelState:
     """What is wrong with the processes of versions that serve, as sentences; empty while nothing is."""
     restarts: dict[int, int] = field(default_factory=dict)
     """How often the process of a version that serves was started again, where it was."""
+    resting: DesiredDeployment | None = None
+    """What is idle: desired, and in no memory."""
+    wanted: bool = False
+    """Callers wait for what is idle, or is about to be."""
+    unloading: bool = False
+    in_line: bool = False
+    """Waiting for room in memory."""
+    reserved_bytes: int = 0
+    """Memory set aside for what is being loaded."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """What each version took in memory when it was loaded with the options of `sized`, in bytes."""
+    sized: tuple[Any, ...] = ()
     dirty: bool = True
+
+    def known_sizes(self, load_key: tuple[Any, ...]) -> dict[int, int]:
+        """What versions took when they were loaded with these options; to be added to."""
+        if self.sized != load_key:
+            self.sized, self.sizes = load_key, {}
+        return self.sizes
 
     def actual(self) -> ActualModel:
         """As the plan sees it."""
@@ -94,7 +113,23 @@ class ModelState:
             if row["version"] in self.restarts:
                 row["restarts"] = self.restarts[row["version"]]
         rows += [{"version": version, "state": "standby"} for version in self.loaded.standby]
+        for row in rows:
+            row.update(self._memory_of(row["version"]))
+        if self.resting is not None and self.loading is None:
+            rows += [_idle_row(version, self.sizes.get(version)) for version in self.resting.versions]
         if self.loading is not None:
             rows.append({"version": self.loading[0], "state": self.loading[1]})
         rows += [{"version": version, "state": "draining"} for version in self.draining]
         return sorted(rows, key=lambda row: int(str(row["version"])))
+
+    def _memory_of(self, version: int) -> dict[str, int]:
+        held = self.loaded.versions.get(version) or self.loaded.standby.get(version)
+        if held is None or not held.memory_bytes:
+            return {}
+        found = {"memory_bytes": held.memory_bytes}
+        return found if held.gpu_bytes is None else {**found, "gpu_memory_bytes": held.gpu_bytes}
+
+
+def _idle_row(version: int, size_bytes: int | None) -> dict[str, Any]:
+    row = {"version": version, "state": "idle"}
+    return row if size_bytes is None else {**row, "memory_bytes": size_bytes}

@@ -1,9 +1,11 @@
 """Tells HTTP workers what to serve, and hears from them when they do and when they no longer do.
 
 One JSON object a line over a Unix socket. The control process sends `model` (who answers for a name), `status`,
-`look` (something has changed in the database) and, after the first of all of them, `synced`; a worker sends
-`ready`, `applied`, `released`, `changed`, `health` (the counters of its versions), `counted` (what it has counted
-since it told last) and `ask`, which is answered with the `totals` of all workers there ever were.
+`look` (something has changed in the database), `refused` (an idle model that was wanted is not loaded) and, after
+the first of all of them, `synced`. A worker sends `ready`, `applied`, `released`, `changed`, `want` (an idle model
+is called), `used` (when models were last used, and whether they are now), `health` (the counters of its versions),
+`counted` (what it has counted since it told last) and `ask`, which is answered with the `totals` of all workers
+there ever were.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import orjson
 import structlog
 
 from core.control.totals import Report, Totals
+from core.errors import PlatformError
 from core.serving.version_health import Counters, Snapshot, merge
 
 log = structlog.get_logger(__name__)
@@ -36,6 +39,8 @@ class WorkerLink:
         self.held: set[str] = set()
         self.health: dict[str, Counters] = {}
         """The counters of each version there by its key, as it last sent them."""
+        self.used: dict[str, tuple[float, bool]] = {}
+        """When each model was last used there, in seconds of `time.monotonic()`, and whether it is now."""
         self.name = ""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -53,6 +58,8 @@ class Publisher:
         """Called with a worker's name once it knows everything."""
         self.on_changed: Callable[[], None] | None = None
         """Called when a worker says that it has changed something in the database."""
+        self.on_want: Callable[[str], None] = lambda model: None
+        """Called when a worker's callers wait for an idle model."""
         self.facts: Callable[[], Report] = dict
         """What only the control process knows of each model: its swaps, and its hosts' restarts by version."""
         self._totals = Totals()
@@ -76,11 +83,16 @@ class Publisher:
         for worker in list(self._workers):
             worker.writer.close()
 
-    def publish(self, model: str, versions: Sequence[Mapping[str, Any]]) -> int:
-        """Let all workers serve these recipes for `model` from now on; none, to take it out. Its number."""
+    def publish(
+        self, model: str, versions: Sequence[Mapping[str, Any]], idle: Mapping[str, Any] | None = None
+    ) -> int:
+        """Let all workers serve these recipes for `model` from now on; none, to take it out. Its number.
+
+        With `idle` and no recipes, callers of the model wait until it is loaded: see IdleModel.
+        """
         self._sequence += 1
-        message = {"k": "model", "name": model, "seq": self._sequence, "versions": list(versions)}
-        if versions:
+        message = {"k": "model", "name": model, "seq": self._sequence, "versions": list(versions), "idle": idle}
+        if versions or idle:
             self._models[model] = message
         else:
             self._models.pop(model, None)
@@ -89,6 +101,17 @@ class Publisher:
             worker.held.update(version["key"] for version in versions)
             worker.send(message)
         return self._sequence
+
+    def refuse(self, model: str, error: PlatformError) -> None:
+        """Tell all workers what to answer those who wait for this model."""
+        message = {"k": "refused", "name": model, "code": error.code, "m": error.message, "r": error.retry_after_s}
+        for worker in self._workers:
+            worker.send(message)
+
+    def usage(self, model: str) -> tuple[float, bool]:
+        """When a model was last used in any worker, and whether it is now, as they last told."""
+        told = [worker.used[model] for worker in self._workers if model in worker.used]
+        return max((at for at, _ in told), default=0.0), any(busy for _, busy in told)
 
     def tell_status(self, *, caught_up: bool, **status_of_models: Mapping[str, Any]) -> None:
         """Keep workers able to say what is ready: the reconciler's `not_ready`, `states` and `expected`."""
@@ -171,6 +194,12 @@ class Publisher:
             worker.name = message["worker"]
             if self.on_worker is not None:
                 self.on_worker(worker.name)
+        elif kind == "want":
+            self.on_want(message["name"])
+            return
+        elif kind == "used":
+            worker.used.update({name: (at, busy) for name, (at, busy) in message["models"].items()})
+            return
         elif kind == "changed":
             self._tell_changed(worker)
         elif kind == "health":
@@ -205,6 +234,7 @@ class Publisher:
         self._totals.keep(model, self._keys([model])[model])
         served = {version["key"] for message in self._models.values() for version in message["versions"]}
         for worker in self._workers:
+            worker.used = {name: used for name, used in worker.used.items() if name in self._models}
             worker.health = {key: counters for key, counters in worker.health.items() if key in served}
         self._ended = {key: ended for key, ended in self._ended.items() if key in served}
 

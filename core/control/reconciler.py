@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
 
 import structlog
 
 from core.control.deploying import roll_back_itself
 from core.control.desired import DesiredDeployment, desired_from_row
+from core.control.memory import measure, measure_host
+from core.control.memory_policy import Resident, idle_too_long, next_idle
 from core.control.model_state import ModelState
 from core.control.plan import Action, Apply, next_retry, plan
+from core.control.residency import Residency
 from core.control.rollout import LoadedVersion, Loads, Rollout, drain_and_close, park
 from core.control.totals import Report
 from core.control.watch import Watch, begin, reason_to_roll_back
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.revisions import Revisions
 from core.database.session import Database
-from core.errors import Conflict, NotFound, PlatformError
+from core.database.tables import DeploymentStatus
+from core.errors import Conflict, NoRoom, NotFound, NotReady, PlatformError
 from core.serving.catalogue import Catalogue
+from core.serving.idle_model import IdleModel, IdleVersion
 from core.serving.version_health import Snapshot, merge
 
 log = structlog.get_logger(__name__)
@@ -31,7 +38,15 @@ log = structlog.get_logger(__name__)
 RETRY_FIRST_S, RETRY_MOST_S = 5.0, 300.0
 WATCH_EVERY_S = 0.1
 ROLL_BACK_AGAIN_S = 0.5
+MEASURE_EVERY_S = 10.0
+GROWTH = 0.05
+"""Memory that has changed by less than this part is not told anew."""
+WHILE_LOADING = 2
+"""So often a file is in memory while it is loaded, beside what stays (measured with ONNX Runtime)."""
 UNEXPECTED = "An unexpected error stopped the load; the server's log has its trace."
+
+Cause = Literal["start", "change", "call"]
+"""Why something is loaded: the node's start, a change of what is desired (or another try), or a call."""
 
 
 class Reconciler:
@@ -48,8 +63,14 @@ class Reconciler:
         drain_s: float = 20.0,
         published: Callable[[str], Awaitable[object]] | None = None,
         counts: Callable[[str], Iterable[Snapshot]] | None = None,
+        usage: Callable[[str], tuple[float, bool]] | None = None,
+        memory_budget_bytes: int = 0,
     ) -> None:
-        """`counts` answers a model's counters from every process that serves it; without it, this one does."""
+        """`counts` answers a model's counters from every process that serves it; without it, this one does.
+
+        So does `usage`: when a model was last used there, in seconds of `time.monotonic()`, and whether it is now.
+        A budget of 0 is none.
+        """
         self.node = node
         self._database = database
         self._catalogue = catalogue
@@ -60,8 +81,16 @@ class Reconciler:
         self.on_desired: Callable[[], None] = lambda: None
         """Called when it is known what is desired, before anything is done about it."""
         self._counts = counts or (lambda model: [catalogue.snapshot(model)])
+        self._usage = usage or catalogue.usage
+        self._loader = loader
+        self._memory = Residency(memory_budget_bytes, self._residents, self._unload_for_room)
+        self._measured_at = 0.0
+        self._closing = False
         self._states: dict[str, ModelState] = {}
-        self._drains: set[asyncio.Task[None]] = set()
+        self._drains: dict[asyncio.Task[None], int] = {}
+        """What is being closed, and the bytes of memory that come back with it."""
+        self._before: dict[int, DeploymentStatus] = {}
+        """What was observed of each model before this process began."""
         self._wake = asyncio.Event()
         self._desired: Mapping[str, DesiredDeployment] = {}
         self._revision = -1
@@ -73,11 +102,13 @@ class Reconciler:
         self._wake.set()
 
     def not_ready(self) -> dict[str, str]:
-        """Models desired as running of which no version is live, each with its state and reason."""
+        """Models desired as running that do not answer, each with its state and reason; idle ones do."""
         waiting = {}
         for name, desired in self._desired.items():
             if desired.running and not self._catalogue.serving(name):
                 state = self._states.get(name)
+                if state is not None and state.state != "failed" and self._catalogue.is_idle(name):
+                    continue
                 waiting[name] = "pending" if state is None else state.sentence()
         return waiting
 
@@ -88,6 +119,28 @@ class Reconciler:
     def states(self) -> dict[str, str]:
         """The state of every model that this node knows."""
         return {name: state.state for name, state in self._states.items()}
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """By model, the bytes of host memory that each version in it takes."""
+        return {
+            name: {str(number): one.memory_bytes for number, one in state.loaded.versions.items()}
+            for name, state in self._states.items()
+            if state.loaded.versions
+        }
+
+    def want(self, model: str) -> None:
+        """An idle model is called: load it, or say why not. Asking again changes nothing."""
+        state, desired = self._states.get(model), self._desired.get(model)
+        if state is None or desired is None or not desired.running or self._closing:
+            return  # it is about to go, which is told to whoever waits
+        if state.task is not None or state.generation != desired.generation:
+            state.wanted = True
+            self.wake()
+        elif state.state == "failed" and time.monotonic() < state.retry_at:
+            self._refuse(model, state)
+        elif state.state in ("idle", "failed"):
+            state.note("pending")
+            self._begin(model, state, "load", lambda: self._apply(state, desired, "call"))
 
     async def totals(self, model: str | None = None) -> Report | None:
         """None: nobody else counts."""
@@ -116,6 +169,7 @@ class Reconciler:
 
     async def close(self) -> None:
         """Cancel what is being loaded, then drain and close all that is served."""
+        self._closing = True
         states = self._states.values()
         tasks = [task for state in states for task in (state.task, state.watching) if task is not None]
         for task in tasks:
@@ -131,15 +185,47 @@ class Reconciler:
         self._catalogue.expected = self.expected()
         self.on_desired()
         actual = {name: state.actual() for name, state in self._states.items()}
-        for action in plan(self._desired, actual, time.monotonic()):
+        actions = plan(self._desired, actual, time.monotonic())
+        if not self.caught_up.is_set():
+            actions.sort(key=self._turn_at_start)
+        for action in actions:
             self._act(action)
+        await self._look_at_memory()
         await self._write_observed()
 
+    def _turn_at_start(self, action: Action) -> tuple[bool, bool]:
+        """What is pinned comes first, and then what was in memory before."""
+        desired = action.desired
+        if desired is None:
+            return True, True
+        before = self._before.get(desired.model_id)
+        return not desired.pinned, before is None or before.state == "idle"
+
+    def _may_idle(self) -> bool:
+        return any(desired.idle_unload_s is not None for desired in self._desired.values())
+
+    async def _look_at_memory(self) -> None:
+        """Unload what nobody has called for too long; measure anew from time to time."""
+        now = time.monotonic()
+        if self._may_idle():
+            for model in idle_too_long(self._residents(), now):
+                self._unload(model, f"No request for {self._desired[model].idle_unload_s:g} s.")
+        if now - self._measured_at >= MEASURE_EVERY_S:
+            self._measured_at = now
+            for state in list(self._states.values()):
+                for number, held in list(state.loaded.versions.items()):
+                    size_bytes = await measure_host(held.deployment)
+                    if abs(size_bytes - held.memory_bytes) > GROWTH * held.memory_bytes and size_bytes:
+                        held.memory_bytes = state.sizes[number] = size_bytes
+                        state.dirty = True
+            self._memory.trim()
+
     async def _sleep(self) -> None:
+        now = time.monotonic()
         retry_at = next_retry({name: state.actual() for name, state in self._states.items()})
-        wait_s = self._poll_s
-        if retry_at is not None:
-            wait_s = min(wait_s, max(0.05, retry_at - time.monotonic()))
+        idle_at = next_idle(self._residents(), now) if self._may_idle() else None
+        due = [moment for moment in (retry_at, idle_at) if moment is not None]
+        wait_s = min([self._poll_s, *(max(0.05, moment - now) for moment in due)])
         try:
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
@@ -153,6 +239,9 @@ class Reconciler:
             if revision == self._revision:
                 return
             rows = await Deployments(session).desired()
+            if self._revision == -1:
+                observed = await Deployments(session).all_observed(self.node)
+                self._before = {row.model_id: row for row in observed}
             self._desired = {
                 row.model.name: desired_from_row(
                     row.model_id,
@@ -169,8 +258,6 @@ class Reconciler:
     def _act(self, action: Action) -> None:
         name = action.desired.model if isinstance(action, Apply) else action.model
         state = self._states.setdefault(name, ModelState(0))
-        if state.task is not None:
-            state.task.cancel()
         desired = action.desired
         if desired is not None:
             if (state.origin, state.generation) != (desired.origin, desired.generation):
@@ -179,9 +266,25 @@ class Reconciler:
         state.removing = desired is None
         if isinstance(action, Apply):
             state.note("pending")
-            work, what = lambda: self._apply(state, action.desired), "apply"
+            cause: Cause = "change" if self.caught_up.is_set() else "start"
+            if cause == "start":
+                self._remember(state, action.desired)
+            self._begin(name, state, "apply", lambda: self._apply(state, action.desired, cause))
         else:
-            work, what = lambda: self._remove(name, state), "remove"
+            self._begin(name, state, "remove", lambda: self._remove(name, state))
+
+    def _remember(self, state: ModelState, desired: DesiredDeployment) -> None:
+        """What versions took in memory before this process began need not be guessed."""
+        before = self._before.get(desired.model_id)
+        if before is not None and before.generation == desired.generation:
+            sizes = {row["version"]: row["memory_bytes"] for row in before.versions if row.get("memory_bytes")}
+            state.known_sizes(desired.load_key).update(sizes)
+
+    def _begin(self, name: str, state: ModelState, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this for a model from now on, in place of what is under way for it."""
+        if state.task is not None:
+            state.task.cancel()
+        state.unloading = what == "unload"
         task = asyncio.create_task(_in_turn(state, work), name=f"{what} {name} generation {state.generation}")
         state.task = task
         task.add_done_callback(lambda task: self._ended(name, state, task))
@@ -195,37 +298,166 @@ class Reconciler:
                 state.removing = False
         if state.task is task:
             state.task = state.loading = None
+            state.unloading = False
+            if self._closing:
+                return
+            self._memory.changed()
+            self._memory.trim()
+            if state.wanted and state.state == "idle":
+                self.want(name)
             if state.removing and not task.cancelled():
                 self._states.pop(name, None)
         self.wake()
 
-    async def _apply(self, state: ModelState, desired: DesiredDeployment) -> None:
+    async def _apply(self, state: ModelState, desired: DesiredDeployment, cause: Cause) -> None:
         def on_state(version: int, phase: str) -> None:
             state.loading = (version, phase)
             state.note(phase)
             self.wake()
 
+        state.wanted = False
         try:
-            held = await self._rollout.load(desired, state.loaded, on_state)
-            self._swap(state, desired, held)
+            async with self._room(state, desired, cause):
+                began = time.monotonic()
+                held = await self._rollout.load(desired, state.loaded, on_state)
+                load_s = round(time.monotonic() - began, 3)
+                await self._measure(state, desired, held)
+                self._swap(state, desired, held)
             if self._published is not None:
                 await self._published(desired.model)
+        except NoRoom as error:
+            await self._no_room(state, desired, cause, error)
+            return
         except PlatformError as error:
             self._failed(desired.model, state, error.message)
             return
         state.attempts = 0
+        state.wanted = False
         state.note("serving", desired.rolled_back)
-        log.info("deployment.serving", model=desired.model, generation=desired.generation)
+        log.info("deployment.serving", model=desired.model, generation=desired.generation, load_s=load_s)
+
+    @asynccontextmanager
+    async def _room(self, state: ModelState, desired: DesiredDeployment, cause: Cause) -> AsyncIterator[None]:
+        """Memory for those versions that are to be loaded. Raises NoRoom."""
+        missing = [version for version in desired.versions if not state.loaded.find(version, desired.load_key)]
+        if not self._memory.budget_bytes or not missing:
+            yield
+            return
+        known = state.known_sizes(desired.load_key)
+        new = [version for version in missing if version not in known]
+        facts = await self._loader.describe(desired)
+        files = {version: facts[version].size_bytes for version in missing if version in facts}
+        measured = sum(known.get(version, 0) for version in missing)
+        guessed = sum(facts[version].guess_bytes for version in new if version in facts)
+        passing_bytes = WHILE_LOADING * max(files.values(), default=0)
+        wanted_bytes = measured + guessed + passing_bytes
+        least_bytes = measured + sum(files.get(version, 0) for version in new)
+        start = cause == "start"
+        sizes = (wanted_bytes, wanted_bytes if start else least_bytes)
+        room = self._memory.room(desired.model, state, *sizes, alone=bool(new), evict=not start)
+        async with room:
+            yield
+
+    async def _measure(
+        self, state: ModelState, desired: DesiredDeployment, held: Mapping[int, LoadedVersion]
+    ) -> None:
+        """Note what has been loaded takes, and close it again where that is too much. Raises NoRoom."""
+        known = state.known_sizes(desired.load_key)
+        fresh = {number: one for number, one in held.items() if not one.memory_bytes}
+        for number, one in fresh.items():
+            one.memory_bytes, one.gpu_bytes, certain = await measure(one.deployment)
+            if self._memory.budget_bytes and not certain and number in known:
+                one.memory_bytes = known[number]  # of the time when it was loaded alone
+            if one.memory_bytes:
+                known[number] = one.memory_bytes
+        try:
+            await self._memory.settle(desired.model, state, sum(one.memory_bytes for one in fresh.values()))
+        except BaseException:
+            await asyncio.shield(self._drain(list(fresh.values())))
+            raise
+
+    async def _no_room(self, state: ModelState, desired: DesiredDeployment, cause: Cause, error: NoRoom) -> None:
+        """What does not fit is idle, and tried again when it is called; what was asked for just now has failed."""
+        if not state.loaded.versions:
+            await self._rest(state, desired)
+        if state.loaded.versions or cause == "change":
+            self._failed(desired.model, state, error.message)
+            return
+        state.loading = None
+        state.note("idle", error.message)
+        message = f"The model {desired.model!r} is not in memory and cannot be loaded now. {error.message}"
+        self._catalogue.refuse(desired.model, NoRoom(message, retry_after_s=error.retry_after_s))
+
+    async def _rest(self, state: ModelState, desired: DesiredDeployment) -> None:
+        """Let it be called though it is not in memory."""
+        if state.resting == desired and self._catalogue.is_idle(desired.model):
+            return
+        facts = await self._loader.describe(desired)
+        versions = [
+            IdleVersion(desired.model, number, facts[number].task, facts[number].modality, facts[number].signature)
+            for number in desired.live_versions
+            if number in facts
+        ]
+        state.resting = desired
+        self._catalogue.swap(desired.model, [], _idle(desired, versions))
+
+    def _unload_for_room(self, model: str) -> None:
+        self._unload(model, "Unloaded to make room for others.")
+
+    def _unload(self, model: str, reason: str) -> None:
+        """Begin to take a model out of memory; a call loads it again."""
+        state = self._states[model]
+        if state.task is None and state.loaded.versions:
+            self._begin(model, state, "unload", lambda: self._to_rest(model, state, reason))
+
+    async def _to_rest(self, name: str, state: ModelState, reason: str) -> None:
+        applied = state.loaded.applied
+        assert applied is not None
+        state.stop_watching()
+        versions = [state.loaded.versions[number].as_idle() for number in applied.live_versions]
+        leaving = self._rollout.remove(name, state.loaded, _idle(applied, versions))
+        state.resting = applied
+        state.note("draining")
+        self.wake()
+        # Requests under way end by their own deadline, and none of them fails to make room for another.
+        timeout_s = max(self._drain_s, applied.timeout_ms / 1000 + 1)
+        await asyncio.shield(self._drain_of(name, state, leaving, timeout_s))
+        state.note("idle", reason)
+        log.info("deployment.idle", model=name, reason=reason)
+
+    def _residents(self) -> list[Resident]:
+        """Who holds memory, as the policy sees it."""
+        found = []
+        for name, state in self._states.items():
+            size_bytes = state.loaded.memory_bytes + state.reserved_bytes
+            desired = self._desired.get(name)
+            if not (state.loaded.versions or size_bytes) or desired is None:
+                continue
+            last_used, busy = self._usage(name)
+            resident = Resident(
+                name,
+                size_bytes,
+                last_used,
+                pinned=desired.pinned,
+                busy=busy or state.watching is not None,
+                moving=state.task is not None and not state.in_line,
+                in_line=state.in_line,
+                leaving=state.unloading,
+                idle_unload_s=desired.idle_unload_s,
+            )
+            found.append(resident)
+        return [*found, *(Resident("", held, leaving=True) for held in self._drains.values() if held)]
 
     def _swap(self, state: ModelState, desired: DesiredDeployment, held: Mapping[int, LoadedVersion]) -> None:
         """Not a coroutine: what leaves must be drained whatever happens to the task that brings the new in."""
-        state.loading = None
+        state.loading = state.resting = None
+        state.reserved_bytes = 0
         was, before = self.counts(desired.model), state.loaded.applied
         leaving = self._rollout.swap(desired, state.loaded, held)
         watch = begin(desired, before, state.watch, was, self.counts(desired.model), time.monotonic())
         state.stop_watching()
         if watch is not None:
-            leaving = park(state.loaded, leaving, watch.before.versions)
+            leaving = park(state.loaded, leaving, watch.before.versions if self._memory.fits() else ())
             state.watch = watch
             state.watching = asyncio.create_task(self._watch(state, watch), name=f"watch {desired.model}")
             state.watching.add_done_callback(_report_death)
@@ -270,9 +502,18 @@ class Reconciler:
         serving = ", ".join(map(str, sorted(state.loaded.versions)))
         state.note("failed", f"{message} Version {serving} keeps serving." if serving else message)
         log.warning("deployment.failed", model=model, generation=state.generation, reason=message)
+        state.wanted = False
+        self._refuse(model, state)
+
+    def _refuse(self, model: str, state: ModelState) -> None:
+        """Tell those who wait for its load that it has failed."""
+        message = f"The model {model!r} could not be loaded: {state.reason}"
+        retry_after_s = max(1.0, state.retry_at - time.monotonic())
+        self._catalogue.refuse(model, NotReady(message, retry_after_s=retry_after_s))
 
     async def _remove(self, name: str, state: ModelState) -> None:
         state.stop_watching()
+        state.resting, state.wanted = None, False
         leaving = self._rollout.remove(name, state.loaded)
         if leaving:
             state.note("draining")
@@ -282,7 +523,9 @@ class Reconciler:
         state.note("stopped")
         log.info("deployment.stopped", model=name)
 
-    def _drain_of(self, name: str, state: ModelState, leaving: Sequence[LoadedVersion]) -> asyncio.Task[None]:
+    def _drain_of(
+        self, name: str, state: ModelState, leaving: Sequence[LoadedVersion], timeout_s: float | None = None
+    ) -> asyncio.Task[None]:
         """Drain and close versions of a model, which shows them meanwhile."""
         numbers = [version.deployment.version for version in leaving]
         state.draining += numbers
@@ -294,15 +537,21 @@ class Reconciler:
             state.dirty = True
             self.wake()
 
-        task = self._drain(leaving, f"drain {name}")
+        task = self._drain(leaving, f"drain {name}", timeout_s)
         if numbers:
             task.add_done_callback(over)
         return task
 
-    def _drain(self, leaving: Sequence[LoadedVersion], name: str = "discard") -> asyncio.Task[None]:
-        task = asyncio.create_task(drain_and_close(leaving, self._drain_s), name=name)
-        self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
+    def _drain(
+        self, leaving: Sequence[LoadedVersion], name: str = "discard", timeout_s: float | None = None
+    ) -> asyncio.Task[None]:
+        def over(task: asyncio.Task[None]) -> None:
+            self._drains.pop(task, None)
+            self._memory.changed()
+
+        task = asyncio.create_task(drain_and_close(leaving, timeout_s or self._drain_s), name=name)
+        self._drains[task] = sum(version.memory_bytes for version in leaving)
+        task.add_done_callback(over)
         return task
 
     async def _write_observed(self) -> None:
@@ -338,6 +587,10 @@ async def _in_turn(state: ModelState, work: Callable[[], Awaitable[None]]) -> No
     """Wait until the action before, which was cancelled, has cleared up after itself; the others need not wait."""
     async with state.turn:
         await work()
+
+
+def _idle(desired: DesiredDeployment, versions: Sequence[IdleVersion]) -> IdleModel:
+    return IdleModel(tuple(versions), desired.timeout_ms / 1000, desired.queue_size)
 
 
 def _report_death(task: asyncio.Task[None]) -> None:

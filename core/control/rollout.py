@@ -11,9 +11,12 @@ import psutil
 import structlog
 
 from core.control.desired import DesiredDeployment
+from core.control.memory import give_back
 from core.errors import LoadFailed
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment
+from core.serving.idle_model import IdleModel, IdleVersion
+from core.signature import Signature
 
 log = structlog.get_logger(__name__)
 
@@ -25,11 +28,25 @@ SPARE_MEMORY = 0.1
 OnState = Callable[[int, str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """What is known of a version without loading it: its size in the store, and what it may take in memory."""
+
+    size_bytes: int
+    guess_bytes: int
+    task: str
+    modality: str
+    signature: Signature
+
+
 class Loads(Protocol):
     """Whoever makes deployments."""
 
     async def load(self, desired: DesiredDeployment, version: int, on_state: Callable[[str], None]) -> Deployment:
         """Load and warm one version, or raise."""
+
+    async def describe(self, desired: DesiredDeployment) -> Mapping[int, VersionFacts]:
+        """What is known of the desired versions that there are."""
 
 
 @dataclass(slots=True)
@@ -39,6 +56,14 @@ class LoadedVersion:
     deployment: Deployment
     served: Served
     load_key: tuple[Any, ...]
+    memory_bytes: int = 0
+    """Of the host, as measured; 0 before."""
+    gpu_bytes: int | None = None
+
+    def as_idle(self) -> IdleVersion:
+        """What stays known of it once it is unloaded."""
+        one = self.deployment
+        return IdleVersion(one.model, one.version, one.task, one.modality, one.signature)
 
 
 @dataclass(slots=True)
@@ -56,6 +81,11 @@ class LoadedModel:
             if held is not None and held.load_key == load_key:
                 return held
         return None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all that is held."""
+        return sum(one.memory_bytes for one in (*self.versions.values(), *self.standby.values()))
 
     def dismiss(self) -> list[LoadedVersion]:
         """Keep nothing on standby any more; returns what is to be closed."""
@@ -120,9 +150,9 @@ class Rollout:
         kept = {id(version) for version in held.values()}
         return [version for version in before if id(version) not in kept]
 
-    def remove(self, model: str, loaded: LoadedModel) -> list[LoadedVersion]:
-        """Take a model out of service and return what is to be drained."""
-        self._catalogue.swap(model, [])
+    def remove(self, model: str, loaded: LoadedModel, idle: IdleModel | None = None) -> list[LoadedVersion]:
+        """Take a model out of service, or with `idle` out of memory alone, and return what is to be drained."""
+        self._catalogue.swap(model, [], idle)
         leaving = [*loaded.versions.values(), *loaded.standby.values()]
         loaded.versions, loaded.standby, loaded.applied = {}, {}, None
         return leaving
@@ -162,5 +192,6 @@ async def _drain_one(version: LoadedVersion, timeout_s: float) -> None:
     try:
         await version.served.drained(timeout_s)
         await version.deployment.close()
+        await asyncio.to_thread(give_back)
     except Exception:
         log.exception("deployment.not_closed", model=version.deployment.model, version=version.deployment.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from core.errors import ConversionFailed
@@ -18,7 +19,7 @@ def to_onnx(work: Work) -> Converted:
     TorchScript's own form. The options `outputs` and `opset` name the outputs and the operator set.
     """
     try:
-        import torch
+        torch: Any = import_module("torch")
     except ImportError as error:
         raise missing("torch", TORCH_HINT) from error
     feed = next(iter(work.feeds), None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
-from core.errors import ModelNotFound, NotReady
+from core.errors import ModelNotFound, NotReady, PlatformError
 from core.serving.deployment import Deployment
+from core.serving.idle_model import IdleModel, WaitingRoom
 from core.serving.sampler import Sampler
 from core.serving.shadow import Mirror
 from core.serving.target import Target
@@ -22,13 +24,15 @@ from core.serving.version_health import Snapshot
 class Served:
     """A target that is in the catalogue, or was: counts the leases out on it."""
 
-    __slots__ = ("_drained", "elsewhere", "leases", "mirror", "retired", "target")
+    __slots__ = ("_drained", "elsewhere", "last_used", "leases", "mirror", "retired", "target")
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.elsewhere: Callable[[float], Awaitable[bool]] | None = None
         """Waits until other processes have let go of it too."""
         self.leases = 0
+        self.last_used = time.monotonic()
+        """When a lease last ended, or when it was made."""
         self.retired = False
         self.mirror: Mirror | None = None
         """What sends copies here, while it is a shadow."""
@@ -37,6 +41,7 @@ class Served:
     def release(self) -> None:
         """One lease ends."""
         self.leases -= 1
+        self.last_used = time.monotonic()
         if self.leases == 0 and self._drained is not None:
             self._drained.set()
 
@@ -89,6 +94,9 @@ class Lease:
     """`async with catalogue.lease(name) as target`: the target stays open until the block ends."""
 
     __slots__ = ("_served",)
+    deadline: ClassVar[float | None] = None
+    waited_ms: ClassVar[float] = 0.0
+    """See WakingLease."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -110,6 +118,36 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._served.release()
+
+
+class WakingLease:
+    """The lease of a model that is not in memory: entering it asks for its load, and waits.
+
+    `deadline`, in seconds of `time.monotonic()`, is that of the request: what its load took is not given again.
+    `waited_ms` is how long that was.
+    """
+
+    __slots__ = ("_catalogue", "_key", "_lease", "_name", "_version", "deadline", "waited_ms")
+
+    def __init__(
+        self, catalogue: Catalogue, name: str, version: int | None, key: bytes | None, timeout_s: float
+    ) -> None:
+        self._catalogue, self._name, self._version, self._key = catalogue, name, version, key
+        self._lease: Lease | None = None
+        self.deadline = time.monotonic() + timeout_s
+        self.waited_ms = 0.0
+
+    async def __aenter__(self) -> Target:
+        began = time.monotonic()
+        self._lease = await self._catalogue.wake(self._name, self._version, self._key, self.deadline)
+        self.waited_ms = (time.monotonic() - began) * 1000
+        return self._lease.target
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lease is not None:
+            self._lease.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,29 +228,51 @@ class Catalogue:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._samplers: dict[str, Sampler] = {}
+        self._idle: dict[str, IdleModel] = {}
+        self._waiting = WaitingRoom(lambda name: self.on_want(name))
         self.swaps: Counter[str] = Counter()
         """How often it was changed who answers for each name."""
         self.expected: Mapping[str, Container[int]] | None = None
         """The versions that should answer for each name, as whoever loads them says; None until that is known."""
-        self.on_swap: Callable[[str, Sequence[Share]], None] | None = None
+        self.on_swap: Callable[[str, Sequence[Share], IdleModel | None], None] | None = None
         """Called after each swap, with who answers from now on."""
+        self.on_want: Callable[[str], None] = lambda name: None
+        """Called when an idle model is called: it must end in a `swap` or a `refuse` of that name."""
+        self.on_refuse: Callable[[str, PlatformError], None] | None = None
+        """Called after each refusal."""
 
-    def lease(self, name: str, version: int | None = None, key: bytes | None = None) -> Lease:
+    def lease(self, name: str, version: int | None = None, key: bytes | None = None) -> Lease | WakingLease:
         """Take hold of a target: this version's, or the key's, or the next by weight.
 
-        Raises ModelNotFound, or NotReady for what should answer and does not yet.
+        Raises ModelNotFound, or NotReady for what should answer and does not yet. What is idle is waited for when
+        the lease is entered.
         """
         entry = self._entries.get(name)
         served = entry.pick(version, key) if entry is not None else None
         if served is None:
+            idle = self._idle.get(name)
+            if idle is not None and idle.has(version):
+                return WakingLease(self, name, version, key, idle.timeout_s)
             raise self.why_not(name, version)
         return Lease(served)
+
+    async def wake(self, name: str, version: int | None, key: bytes | None, deadline: float) -> Lease:
+        """Wait until an idle model is loaded. Raises as `lease` and WaitingRoom.wait do."""
+        while True:
+            entry = self._entries.get(name)
+            served = entry.pick(version, key) if entry is not None else None
+            if served is not None:
+                return Lease(served)
+            idle = self._idle.get(name)
+            if idle is None or not idle.has(version):
+                raise self.why_not(name, version)
+            await self._waiting.wait(name, idle.capacity, deadline)
 
     def why_not(self, name: str, version: int | None = None) -> ModelNotFound | NotReady:
         """The error for a name, or a version of it, that does not answer."""
         if self.expected is None:
             return NotReady("The server has only just started; try again shortly.", retry_after_s=1)
-        live = [served.target.version for served in self.serving(name)]
+        live = [target.version for target in self.callable_targets(name)]
         wanted = self.expected.get(name)
         if wanted is None and not live:
             return no_such_model(name)
@@ -229,8 +289,11 @@ class Catalogue:
         entry = self._entries.get(name)
         return entry.pick(None) if entry is not None and len(entry) == 1 else None
 
-    def swap(self, name: str, shares: Sequence[Share]) -> list[Served]:
-        """Let `shares` answer from now on; nobody, when it is empty. Returns those that no longer do."""
+    def swap(self, name: str, shares: Sequence[Share], idle: IdleModel | None = None) -> list[Served]:
+        """Let `shares` answer from now on; nobody, when it is empty. Returns those that no longer do.
+
+        With `idle` and no shares the name stays one that can be called: that asks for its load.
+        """
         old = self._entries.get(name)
         if shares:
             self._entries[name] = Entry(shares)
@@ -244,7 +307,8 @@ class Catalogue:
         self._connect_sampler(name)
         self.swaps[name] += 1
         if self.on_swap is not None:
-            self.on_swap(name, shares)
+            self.on_swap(name, shares, idle)
+        self._settle_idle(name, shares, idle)
         return retired
 
     def sample(self, name: str, sampler: Sampler | None) -> None:
@@ -260,10 +324,28 @@ class Catalogue:
         for share in entry.shares if entry is not None else ():
             share.served.sample_to(self._samplers.get(name) if share.mode == "live" else None)
 
+    @property
+    def refuse(self, name: str, error: PlatformError) -> None:
+        """Answer all who wait for an idle model's load with this."""
+        self._waiting.end(name, error)
+        if self.on_refuse is not None:
+            self.on_refuse(name, error)
+
+    def _settle_idle(self, name: str, shares: Sequence[Share], idle: IdleModel | None) -> None:
+        if idle is not None and not shares:
+            self._idle[name] = idle
+            self._waiting.ask_again(name)
+            return
+        self._idle.pop(name, None)
+        self._waiting.end(name)  # who waited looks again, and finds it or is told why not
+
     def splits(self, name: str) -> bool:
         """Whether several versions answer for a name, so that a key makes a difference."""
         entry = self._entries.get(name)
-        return entry is not None and len(entry) > 1
+        if entry is not None:
+            return len(entry) > 1
+        idle = self._idle.get(name)
+        return idle is not None and len(idle.versions) > 1
 
     def snapshot(self, name: str) -> Snapshot:
         """The counters of every version of one name that gets requests or copies of them, as plain dicts."""
@@ -271,13 +353,37 @@ class Catalogue:
         shares = entry.shares if entry is not None else ()
         return {str(share.served.target.version): share.served.snapshot() for share in shares}
 
+    def usage(self, name: str) -> tuple[float, bool]:
+        """When a name was last used, in seconds of `time.monotonic()`, and whether it is now."""
+        entry = self._entries.get(name)
+        served = list(entry) if entry is not None else []
+        return max((one.last_used for one in served), default=0.0), any(one.leases for one in served)
+
     def serving(self, name: str) -> list[Served]:
         """The live versions of one name; empty when it is not in service."""
         return list(self._entries.get(name, ()))
 
+    def is_idle(self, name: str) -> bool:
+        """Whether a name can be called, and its model must be loaded for that first."""
+        return name in self._idle
+
+    def has(self, name: str) -> bool:
+        """Whether a name can be called."""
+        return bool(self._entries.get(name)) or name in self._idle
+
+    def callable_targets(self, name: str) -> list[Target]:
+        """The live versions of one name, or while it is idle, what is known of them."""
+        if name in self._idle:
+            return list(self._idle[name].versions)
+        return [served.target for served in self._entries.get(name, ())]
+
     def targets(self) -> Mapping[str, Iterable[Target]]:
-        """Every name with its live targets."""
+        """Every name with its live targets in memory."""
         return {name: [served.target for served in entry] for name, entry in self._entries.items()}
+
+    def idle(self) -> Mapping[str, Sequence[Target]]:
+        """Every idle name, with what is known of its live versions."""
+        return {name: idle.versions for name, idle in self._idle.items()}
 
 
 def _connect(shares: Sequence[Share], retired: Sequence[Served]) -> None:

@@ -243,7 +243,7 @@ class HostClient:
                 pending.future.set_result(_result(header, body, link))
             link.tell("done", id_)
         elif pending is not None:
-            pending.fail(_error(header))
+            pending.fail(error_from(header))
 
 
 def _result(header: Header, body: bytearray, link: Link) -> RunResult:
@@ -264,7 +264,8 @@ def _stats(said: dict[str, Any]) -> RunnerStats:
     return RunnerStats(**said)
 
 
-def _error(header: Header) -> PlatformError:
+def error_from(header: Header) -> PlatformError:
+    """The error that another process has told: its code, message `m` and Retry-After `r`, in seconds or None."""
     return _errors_by_code().get(header["code"], RunFailed)(header["m"], retry_after_s=header["r"])
 
 

@@ -22,6 +22,23 @@ def wide(columns: int) -> bytes:
     return _model(nodes, [_floats("x", "batch", 1)], [_floats("y", "batch", columns)], weights)
 
 
+def heavy(mebibytes: int) -> bytes:
+    """As `scale`, with a table of that size beside it that each run looks into."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["most", "nothing"], ["zero"]),
+        helper.make_node("Cast", ["zero"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "row"], ["rows"]),
+        helper.make_node("ReduceMax", ["rows"], ["factor"], axes=[2], keepdims=0),
+        helper.make_node("Mul", ["x", "factor"], ["y"]),
+    ]
+    weights = {
+        "nothing": np.array([0], np.float32),
+        "table": np.full((mebibytes, 1 << 18), 2, np.float32),
+    }
+    return _model(nodes, [_floats("x", "batch", 4)], [_floats("y", "batch", 4)], weights)
+
+
 def ratio() -> bytes:
     """`x` divided by itself: NaN where it is 0."""
     nodes = [helper.make_node("Div", ["x", "x"], ["y"])]

@@ -17,6 +17,7 @@ from core.control.actor import SYSTEM
 from core.control.deploying import deploy, undeploy
 from core.control.desired import DesiredDeployment
 from core.control.reconciler import Reconciler
+from core.control.rollout import VersionFacts
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
@@ -30,6 +31,7 @@ from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.runner import LocalRunner, RunnerOptions
 from core.settings import InferenceSettings
+from core.signature import Signature
 from core.tasks.tensor import TensorTask
 
 SPEC = {"dtype": "FP32", "shape": [-1, 3]}
@@ -69,11 +71,25 @@ class FakeLoader:
     threads: ThreadPoolExecutor
     fields: dict[int, dict[str, Any]] = field(default_factory=dict)
     fails: dict[int, Exception] = field(default_factory=dict)
+    guesses: dict[int, int] = field(default_factory=dict)
+    file_bytes: int = 0
     held: asyncio.Event = field(default_factory=asyncio.Event)
     loads: list[tuple[str, int]] = field(default_factory=list)
     opened: list[Deployment] = field(default_factory=list)
     under_way: int = 0
     most_under_way: int = 0
+
+    async def describe(self, desired: DesiredDeployment) -> dict[int, VersionFacts]:
+        """See Loads; the guess is what the version's fields say."""
+        signature = Signature.from_json(SIGNATURE)
+        return {
+            version: VersionFacts(self.file_bytes, self.guess(version), "tensor", "tensor", signature)
+            for version in desired.versions
+        }
+
+    def guess(self, version: int) -> int:
+        """What a version is thought to take."""
+        return self.guesses.get(version, int(self.fields.get(version, {}).get("memory_bytes", 0)))
 
     async def load(self, desired: DesiredDeployment, version: int, on_state: Callable[[str], None]) -> Deployment:
         """See Loads."""
@@ -108,6 +124,7 @@ class House:
         self.reconciler = Reconciler(
             database, self.catalogue, loader, **{"poll_s": 0.2, "drain_s": 5.0, **options}
         )
+        self.catalogue.on_want = self.reconciler.want
 
     async def model(self, name: str, versions: int = 3) -> None:
         """Add a model with so many valid versions."""
