@@ -25,6 +25,7 @@ PlatformError                   500  internal
 └── EngineError                 500  engine_error
     ├── EngineUnavailable       503  engine_unavailable
     ├── ConversionFailed        422  conversion_failed
+    ├── TrialFailed             422  trial_failed
     ├── LoadFailed              500  load_failed
     └── RunFailed               500  run_failed
 
@@ -201,6 +202,12 @@ class ConversionFailed(EngineError):
     """A model could not be turned into another form; the message says why, or what to install."""
 
     status, code = 422, "conversion_failed"
+
+
+class TrialFailed(EngineError):
+    """A way to run a model could not be measured; the message says why."""
+
+    status, code = 422, "trial_failed"
 
 
 class LoadFailed(EngineError):
