@@ -29,6 +29,7 @@ from app.lifespan import (
 from app.supervisor import Supervisor
 from core.control.changes import Changes
 from core.control.loader import Loader
+from core.control.optimisations import OptimisationRuns
 from core.control.publisher import Publisher
 from core.control.publishing import publish_swaps
 from core.control.reconciler import Reconciler
@@ -86,12 +87,15 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
     stack.push_async_callback(reconciler.close)
     stack.push_async_callback(publisher.close)
     validations = Validations(database, store, settings.validation)
-    callbacks = {"deployments": reconciler.wake, "models": validations.wake}
+    optimisations = OptimisationRuns(database, store, settings)
+    optimisations.on_applied = reconciler.wake
+    callbacks = {"deployments": reconciler.wake, "models": validations.wake, "optimisations": optimisations.wake}
     changes = Changes(database, callbacks, poll_s=settings.database.poll_s)
     publisher.on_changed = changes.wake
     jobs = {
         "reconciler": reconciler.run(),
         "validations": validations.run(),
+        "optimisations": optimisations.run(),
         "changes": changes.run(),
         "status": _keep_telling(reconciler, publisher),
     }

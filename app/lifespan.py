@@ -36,6 +36,7 @@ from core.control.follower import ControlLost, Follower
 from core.control.live_samples import LiveSamples
 from core.control.loader import Loader
 from core.control.memory import node_bytes
+from core.control.optimisations import OptimisationRuns
 from core.control.reconciler import Reconciler
 from core.control.samples import SampleBook
 from core.control.uploads import Uploads
@@ -79,6 +80,7 @@ async def lifespan(
         threads = media_threads(settings, stack)
         catalogue = Catalogue()
         validations = Validations(database, store, settings.validation)
+        optimisations = OptimisationRuns(database, store, settings)
         control: Reconciler | Follower
         if place is None:
             loader = Loader(
@@ -98,7 +100,12 @@ async def lifespan(
             )
             catalogue.on_want = control.want
             loader.on_host_change = control.wake
-            jobs = {"reconciler": control.run(), "validations": validations.run()}
+            optimisations.on_applied = control.wake
+            jobs = {
+                "reconciler": control.run(),
+                "validations": validations.run(),
+                "optimisations": optimisations.run(),
+            }
         else:
             control = Follower(
                 place.control,
@@ -110,7 +117,9 @@ async def lifespan(
             )
             jobs = {"follower": _follow(control), "report": control.report()}
         stack.push_async_callback(control.close)
-        platform = await _platform(settings, stack, database, store, catalogue, validations, control)
+        platform = await _platform(
+            settings, stack, database, store, catalogue, validations, optimisations, control
+        )
         changes = _changes(platform)
         await platform.tokens.refresh()
         jobs["last use of tokens"] = _write_last_used(platform)
@@ -205,6 +214,7 @@ async def _platform(
     store: ArtifactStore,
     catalogue: Catalogue,
     validations: Validations,
+    optimisations: OptimisationRuns,
     control: Control,
 ) -> Platform:
     key = await asyncio.to_thread(load_or_create_key, settings.keys_dir, "jwt.key")
@@ -226,6 +236,7 @@ async def _platform(
         samples=samples,
         live_samples=LiveSamples(database, catalogue, samples, queue_size=settings.samples.live_queue),
         validations=validations,
+        optimisations=optimisations,
         catalogue=catalogue,
         reconciler=control,
     )
@@ -250,6 +261,7 @@ def _changes(platform: Platform) -> Changes:
         "tokens": partial(TokenIndex.refresh, platform.tokens),
         "deployments": partial(_deployments_changed, platform),
         "models": platform.validations.wake,
+        "optimisations": platform.optimisations.wake,
     }
     return Changes(platform.database, callbacks, poll_s=platform.settings.database.poll_s)
 

@@ -15,6 +15,7 @@ from core.access.sessions import SessionService
 from core.access.tokens import TokenIndex
 from core.control.control import Control
 from core.control.live_samples import LiveSamples
+from core.control.optimisations import OptimisationRuns
 from core.control.samples import SampleBook
 from core.control.uploads import Uploads
 from core.control.validations import Validations
@@ -39,6 +40,7 @@ class Platform:
     samples: SampleBook
     live_samples: LiveSamples
     validations: Validations
+    optimisations: OptimisationRuns
     catalogue: Catalogue
     reconciler: Control
     counts: Counts = field(default_factory=Counts)

@@ -113,6 +113,9 @@ class Desired(Answer):
     pinned: bool = False
     watch: Watch | None = None
     sample_live: SampleLive | None = None
+    optimised: dict[str, int] | None = Field(
+        None, description="With `engine: auto`, by version the search whose recommendation is followed."
+    )
     rolled_back: str | None = Field(None, description="Why the platform itself went back to this.")
     updated_by: str
     updated_at: Moment

@@ -12,6 +12,7 @@ import typer
 
 from app.cli import samples
 from app.cli.context import ready_database, run, settings_of
+from app.cli.optimise import optimise
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 app.add_typer(samples.app, name="samples")
+app.command("optimise")(optimise)
 _CHUNK_BYTES = 1 << 20
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.control.actor import SYSTEM, Actor
 from core.control.desired import DesiredDeployment
+from core.control.optimising import recommended_for
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
@@ -41,6 +42,8 @@ async def deploy(
     for key in ("max_batch", "max_delay_ms", "queue_size", "timeout_ms"):
         if spec.get(key) is None:
             spec[key] = hints.get(key, getattr(defaults, key, 0))
+    if spec.get("engine", "auto") == "auto":
+        spec["optimised"] = await recommended_for(session, model.id, spec["traffic"])
     row = await Deployments(session).put(model.id, spec, actor.name)
     await actor.note(session, "deployment.put", name, {"generation": row.generation, **spec})
     return row

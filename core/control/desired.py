@@ -50,6 +50,8 @@ class DesiredDeployment:
     pinned: bool = False
     """Never unloaded for being idle, or to make room."""
     watch: WatchLimits | None = None
+    optimised: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """With `engine: auto`, by version the search whose recommendation is followed."""
     rolled_back: str = ""
     """Why the platform itself went back to this; empty where somebody asked for it."""
     origin: str = ""
@@ -71,6 +73,7 @@ class DesiredDeployment:
             self.queue_size,
             self.timeout_ms,
             self.isolation,
+            tuple(sorted(self.optimised.items())),
         )
 
     @property
@@ -116,6 +119,7 @@ def desired_from_row(
         shares,
         **chosen,
         watch=watch,
+        optimised=dict(spec.get("optimised") or {}),
         rolled_back=rolled_back,
         origin=origin,
         spec=spec,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from core.control.artifact_choice import Choice, by_format, by_recommendation
 from core.control.desired import DesiredDeployment
 from core.control.host_main import make_engine
 from core.control.hosted import HostedRunner
@@ -17,7 +18,7 @@ from core.control.rollout import VersionFacts
 from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.engines.cores import cores_available
-from core.engines.registry import engine_class, engines_for
+from core.engines.registry import engine_class
 from core.errors import LoadFailed
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.runner import LocalRunner, Runner, RunnerOptions
@@ -56,13 +57,12 @@ class Loader:
     async def load(self, desired: DesiredDeployment, version: int, on_state: Callable[[str], None]) -> Deployment:
         """Load and warm one version. Raises LoadFailed and others of PlatformError, with nothing left open."""
         format_, manifest, root = await self._artifact(desired, version)
-        engine = _choose_engine(desired.engine, format_)
-        artifact = root / (manifest.model or "model.onnx")
+        choice = await self._choose(desired, version, format_, root / (manifest.model or "model.onnx"))
 
         def make_task(signature: Signature) -> Task:
             return task_class(manifest.task)(manifest.task_config(), signature, root, self._limits)
 
-        runner = self._runner(desired, version, engine, artifact, manifest.engine_extra())
+        runner = self._runner(desired, version, choice, {} if choice.converted else manifest.engine_extra())
         options = DeploymentOptions(desired.model, version, desired.timeout_ms)
         deployment = Deployment(options, runner, make_task, self._threads)
         deployment.recipe = {
@@ -93,29 +93,38 @@ class Loader:
                 )
         return found
 
-    def _runner(
-        self, desired: DesiredDeployment, version: int, engine: str, artifact: Path, told: dict[str, Any]
-    ) -> Runner:
+    async def _choose(self, desired: DesiredDeployment, version: int, format_: str, artifact: Path) -> Choice:
+        """With `auto` what was found to be the best; otherwise, and where that is stale, by the format."""
+        optimisation = desired.optimised.get(str(version)) if desired.engine == "auto" else None
+        if optimisation is not None:
+            async with self._database.session() as session:
+                choice = await by_recommendation(session, self._store, optimisation, artifact)
+            if choice is not None:
+                return choice
+        return by_format(desired.engine, format_, artifact)
+
+    def _runner(self, desired: DesiredDeployment, version: int, choice: Choice, told: dict[str, Any]) -> Runner:
         name = f"{desired.model}-v{version}"
+        device = choice.device or desired.device
         options = RunnerOptions(
             name,
-            **_slots(desired),
+            **_slots(desired, device),
             max_batch=desired.max_batch,
             max_delay_ms=desired.max_delay_ms,
             queue_size=desired.queue_size,
         )
         bounds = options.bounds
         job = {
-            "engine": engine,
-            "artifact": str(artifact),
+            "engine": choice.engine,
+            "artifact": str(choice.artifact),
             "engine_options": {
-                "device": desired.device,
+                "device": device,
                 "widths": widths(bounds) if bounds else (),
-                "extra": {**self._extra(engine, desired), **told},
+                "extra": {**self._extra(choice.engine, desired), **told, **choice.extra},
             },
             "options": asdict(options),
         }
-        hosted = self._always_hosted or engine_class(engine).always_hosted
+        hosted = self._always_hosted or engine_class(choice.engine).always_hosted
         if desired.isolation == "thread" and not hosted:
             return LocalRunner(options, lambda: make_engine(job))
         # Short, whatever the model is called: a socket's path may have 107 bytes.
@@ -142,21 +151,10 @@ class Loader:
         return row.format, manifest_from_json(row.manifest), self._store.path(row.sha256)
 
 
-def _slots(desired: DesiredDeployment) -> dict[str, int]:
+def _slots(desired: DesiredDeployment, device: str) -> dict[str, int]:
     """Its bounds. Off the cpu there are no cores to divide: slots are what is asked for."""
-    if desired.device != "cpu":
+    if device != "cpu":
         return {"instances": desired.instances, "max_instances": desired.max_instances or desired.instances}
     cores = cores_available()
     most = desired.max_instances or max(desired.instances, cores)
     return {"instances": desired.instances, "max_instances": most, "cores": cores}
-
-
-def _choose_engine(wanted: str, format_: str) -> str:
-    able = engines_for(format_)
-    if wanted == "auto":
-        if not able:
-            raise LoadFailed(f"No engine here runs {format_} models.")
-        return able[0]
-    if wanted not in able:
-        raise LoadFailed(f"Engine {wanted} does not run {format_} models; these do: {', '.join(able) or 'none'}.")
-    return wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,11 @@ class Plan:
     stop_ms: float | None = None
 
 
-def load(candidate: Candidate, artifact: Path) -> tuple[Engine, float]:
+def load(candidate: Candidate, artifact: Path, told: Mapping[str, Any]) -> tuple[Engine, float]:
     """A loaded engine, and the seconds that took. Raises what the engine raises."""
     variant, setting = candidate.variant, candidate.setting
     engine = engine_class(variant.engine)()
-    extra = dict(variant.extra)
+    extra = {**told, **dict(variant.extra)}
     if variant.engine == "openvino" and setting.slots > 1:
         extra |= {"streams": setting.slots, "hint": "throughput"}
     began = time.monotonic()

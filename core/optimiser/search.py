@@ -56,6 +56,8 @@ class Subject:
     classes: bool = False
     labels: Sequence[Sequence[int | None]] = ()
     synthetic: bool = False
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What its engine is told besides; its converted forms' are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ class Search:
             labels=subject.labels,
             seconds=self.seconds,
             stop_ms=None if keep else self._stop_ms(candidate),
+            told={} if candidate.variant.conversion else subject.told,
         )
         # The reference has to be had; the others get no more time than is left.
         wall_s = self.limits.wall_s if keep else max(1.0, min(self.limits.wall_s, self._left_s + SPARE_S))

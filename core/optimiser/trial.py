@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,8 @@ class TrialJob:
     labels: Sequence[Sequence[int | None]] = field(default_factory=tuple)
     seconds: float = 2.0
     stop_ms: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine is told besides, as by the model's manifest."""
 
     def to_json(self, limits: TrialLimits) -> dict[str, Any]:
         """What the process reads."""
@@ -65,6 +67,7 @@ class TrialJob:
             "labels": [list(part) for part in self.labels],
             "seconds": self.seconds,
             "stop_ms": self.stop_ms,
+            "told": dict(self.told),
             "cores": cores_available(),
             "memory_bytes": limits.memory_bytes,
             "file_bytes": limits.file_bytes,

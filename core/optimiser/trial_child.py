@@ -52,7 +52,7 @@ def _measured(job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     measure.pin(candidate, int(job["cores"]))
     before_bytes = peak_memory_bytes()
     emit({"phase": "loading"})
-    engine, load_s = measure.load(candidate, Path(job["artifact"]))
+    engine, load_s = measure.load(candidate, Path(job["artifact"]), job["told"])
     emit({"phase": "measuring"})
     plan = measure.Plan(float(job["seconds"]), job["stop_ms"])
     figures = measure.measure(engine, candidate, item, plan, load_s, before_bytes)

@@ -5,6 +5,7 @@ from core.database.tables.base import Base, utc_now
 from core.database.tables.deployments import Deployment, DeploymentHistory, DeploymentStatus
 from core.database.tables.derived import DerivedArtifact
 from core.database.tables.models import Model, Version
+from core.database.tables.optimisations import Optimisation
 from core.database.tables.revisions import Revision
 from core.database.tables.samples import Sample
 from core.database.tables.tokens import AccessToken
@@ -19,6 +20,7 @@ __all__ = [
     "DeploymentStatus",
     "DerivedArtifact",
     "Model",
+    "Optimisation",
     "Revision",
     "Sample",
     "Session",
