@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from core.database.repositories.optimisations import Optimisations
 from core.database.session import Database
 from core.database.tables import Optimisation, Version, utc_now
 from core.errors import NotFound, PlatformError
+from core.optimiser.confined import DEFAULT_LIMITS
 from core.optimiser.derived import Derived
 from core.optimiser.machine import fingerprint
 from core.optimiser.search import Found, Progress, Search, Subject, Wanted
@@ -133,7 +134,6 @@ class _Run:
         self._settings = settings
         self._id = optimisation_id
         self._on_progress = on_progress
-        self._derived = Derived(database, store)
         self._search: Search | None = None
         self._phase = Progress("preparing the samples")
         self._made: dict[str, int] = {}
@@ -249,7 +249,9 @@ class _Run:
     async def _convert(
         self, version: Version, inputs: Inputs, conversion: str, timeout_s: float
     ) -> tuple[Path, Mapping[str, Any]]:
-        made = await self._derived.get_or_make(
+        limits = replace(DEFAULT_LIMITS, wall_s=max(1.0, min(DEFAULT_LIMITS.wall_s, timeout_s)))
+        derived = Derived(self._database, self._store, limits)
+        made = await derived.get_or_make(
             version,
             conversion,
             inputs.calibrating,
@@ -257,4 +259,4 @@ class _Run:
             by="optimiser",
         )
         self._made[conversion] = made.id
-        return self._derived.path(made), dict(made.recipe.get("notes") or {})
+        return derived.path(made), dict(made.recipe.get("notes") or {})

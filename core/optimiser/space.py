@@ -12,15 +12,15 @@ LOSSY: Final = frozenset({"bf16", "fp16", "int8"})
 """Precisions whose answers have to be judged before they may be chosen."""
 BATCHES: Final = (8, 32)
 
-# What has won most often comes first; what is tried on a GPU needs one.
+# What has won most often comes first, and before it what needs no conversion; a GPU's need one.
 _VARIANTS: Final[Mapping[str, Sequence[Variant]]] = {
     "onnx": (
         Variant("tensorrt", "", "fp16", (("precision", "fp16"),), "cuda:0"),
         Variant("onnx", "fp16", "fp16", (), "cuda:0"),
         Variant("onnx", "", "fp32", (), "cuda:0"),
         Variant("tensorrt", "", "fp32", (("precision", "fp32"),), "cuda:0"),
-        Variant("onnx", "int8-static", "int8"),
         Variant("openvino", "", "bf16", (("precision", "bf16"),)),
+        Variant("onnx", "int8-static", "int8"),
         Variant("openvino", "int8-static", "int8"),
         Variant("openvino", "", "fp32", (("precision", "fp32"),)),
         Variant("onnx", "int8-dynamic", "int8"),
