@@ -324,7 +324,6 @@ class Catalogue:
         for share in entry.shares if entry is not None else ():
             share.served.sample_to(self._samplers.get(name) if share.mode == "live" else None)
 
-    @property
     def refuse(self, name: str, error: PlatformError) -> None:
         """Answer all who wait for an idle model's load with this."""
         self._waiting.end(name, error)
