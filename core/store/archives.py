@@ -13,7 +13,9 @@ from core.store.disk import Stopped, require_room, storage_errors
 from core.store.paths import check_member, member_key, shown
 from core.store.zip_reader import broken_zip_errors, open_zip
 
-ALLOWED_SUFFIXES: Final = (".onnx", ".yaml", ".yml", ".txt", ".json", ".md", ".data", ".bin", ".weights")
+ALLOWED_SUFFIXES: Final = (
+    *(".onnx", ".onnx_data", ".yaml", ".yml", ".txt", ".json", ".md", ".data", ".bin", ".weights"),
+)
 _ALLOWED_NAMES: Final = frozenset({"license", "notice", "readme"})
 _ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".whl", ".jar")
 _ARCHIVE_HEADS: Final = (b"PK\x03\x04", b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
