@@ -14,6 +14,7 @@ from core.access.limits import RateLimiter
 from core.access.sessions import SessionService
 from core.access.tokens import TokenIndex
 from core.control.control import Control
+from core.control.imports import Imports
 from core.control.uploads import Uploads
 from core.control.validations import Validations
 from core.database.session import Database
@@ -34,6 +35,7 @@ class Platform:
     limiter: RateLimiter
     store: ArtifactStore
     uploads: Uploads
+    imports: Imports
     validations: Validations
     catalogue: Catalogue
     reconciler: Control

@@ -147,7 +147,7 @@ def _handler_of(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
 
         def _resolve(self, path: str) -> None:
             name, _, rest = path.partition("/resolve/")
-            commit, _, file = rest.partition("/")
+            _, _, file = rest.partition("/")
             if self._barred(name):
                 return
             hub.served[file] += 1

@@ -3,6 +3,7 @@
 from core.database.tables.audit import AuditEntry
 from core.database.tables.base import Base, utc_now
 from core.database.tables.deployments import Deployment, DeploymentHistory, DeploymentStatus
+from core.database.tables.imports import Import
 from core.database.tables.models import Model, Version
 from core.database.tables.revisions import Revision
 from core.database.tables.tokens import AccessToken
@@ -15,6 +16,7 @@ __all__ = [
     "Deployment",
     "DeploymentHistory",
     "DeploymentStatus",
+    "Import",
     "Model",
     "Revision",
     "Session",
