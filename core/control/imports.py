@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 CONCURRENCY: Final = 2
 MAX_UNDER_WAY: Final = 32
-CLAIM_S: Final = 10.0
+CLAIM_S: Final = 5.0
 TELL_EVERY_S: Final = 0.5
 STOP_S: Final = 10.0
 LOST: Final = "The server that fetched it ended before it was done; import it again to go on from where it was."
@@ -43,6 +43,22 @@ class Imported:
     commit: str | None
 
 
+@dataclass(slots=True)
+class _Job:
+    """An import under way in this process, and how far it is."""
+
+    id: int
+    source: str
+    name: str
+    told: Told
+    actor: Actor
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+    def note(self, done_bytes: int, total_bytes: int | None) -> None:
+        self.done_bytes, self.total_bytes = done_bytes, total_bytes
+
+
 async def import_source(
     fetcher: Fetcher,
     uploads: Uploads,
@@ -52,20 +68,25 @@ async def import_source(
     told: Told,
     actor: Actor,
     on_progress: Progress,
-    claim: Callable[[], datetime] = utc_now,
+    claim: Callable[[], datetime] | None = None,
 ) -> Imported:
     """Fetch `source` and add it as a model `name`, or as that model's next version.
 
-    `claim` says, once it is here, until when its validation is the caller's; by default it is nobody's. Raises what the fetcher and the uploads raise.
+    `claim` says, once it is here, until when its validation is the caller's; by default it is nobody's yet. Raises
+    what the fetcher and the uploads raise.
     """
     parsed = parse_source(source)
     check_model_name(name)
     model = await _model(database, name)
     task = told.task or (model.task if model is not None else None)
     fetched = await fetcher.fetch(parsed, on_progress, task=task, manifest=told.manifest)
-    said = replace(told, filename=fetched.filename, manifest=told.manifest or fetched.manifest)
-    add = uploads.add_model if await _model(database, name) is None else uploads.add_version
-    added, version = await add(fetched.received, name, said, actor, claim())
+    try:
+        said = replace(told, filename=fetched.filename, manifest=told.manifest or fetched.manifest)
+        add = uploads.add_model if await _model(database, name) is None else uploads.add_version
+        added, version = await add(fetched.received, name, said, actor, claim() if claim else None)
+    except BaseException:
+        await asyncio.shield(uploads.discard(fetched.received))
+        raise
     detail = {"source": source, "commit": fetched.commit, "sha256": version.sha256}
     async with database.transaction() as session:
         await actor.note(session, "model.import", f"{name}/{version.version}", detail)
@@ -101,7 +122,8 @@ class Imports:
                 )
             row = await rows.add(name, source, _claim_end(), actor.name)
             await actor.note(session, "import.start", name, {"source": source, "import": row.id})
-        task = asyncio.create_task(self._run(row.id, source, name, told, actor), name=f"import {row.id}")
+        job = _Job(row.id, source, name, told, actor)
+        task = asyncio.create_task(self._run(job), name=f"import {row.id}")
         self._tasks[row.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(row.id, None))
         return row
@@ -132,70 +154,60 @@ class Imports:
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_S)
 
-    async def _run(self, import_id: int, source: str, name: str, told: Told, actor: Actor) -> None:
-        here: list[int | None] = [0, None]
-
-        def note(done: int, total: int | None) -> None:
-            here[:] = done, total
-
-        async def work() -> Imported:
-            async with self._places:
-                return await import_source(
-                    self._fetcher, self._uploads, self._database, source, name, told, actor, note
-                )
-
-        fetching = asyncio.create_task(work(), name=f"fetch of import {import_id}")
-        holding = asyncio.create_task(self._hold(import_id, here, fetching), name=f"hold import {import_id}")
+    async def _run(self, job: _Job) -> None:
+        fetching = asyncio.create_task(self._work(job), name=f"fetch of import {job.id}")
+        holding = asyncio.create_task(self._hold(job, fetching), name=f"hold import {job.id}")
         try:
-            await self._end(import_id, name, fetching, actor)
+            await self._end(job, fetching)
         finally:
             holding.cancel()
+            await asyncio.wait([holding])
 
-    async def _end(self, import_id: int, name: str, fetching: asyncio.Task[Imported], actor: Actor) -> None:
+    async def _work(self, job: _Job) -> Imported:
+        async with self._places:
+            return await import_source(
+                self._fetcher, self._uploads, self._database, job.source, job.name, job.told, job.actor, job.note
+            )
+
+    async def _end(self, job: _Job, fetching: asyncio.Task[Imported]) -> None:
         try:
             imported = await fetching
         except asyncio.CancelledError:
             fetching.cancel()
             await asyncio.wait([fetching])
-            await self._finish(import_id, name, "failed", STOPPED, actor)
+            await self._finish(job, "failed", STOPPED)
         except PlatformError as error:
-            await self._finish(import_id, name, "failed", error.message, actor)
+            await self._finish(job, "failed", error.message)
         except Exception:
-            log.exception("import.crashed", import_id=import_id)
-            await self._finish(import_id, name, "failed", "An unexpected error; see the server's log.", actor)
+            log.exception("import.crashed", import_id=job.id)
+            await self._finish(job, "failed", "An unexpected error happened here; the server's log has it.")
         else:
-            await self._finish(import_id, name, "done", "", actor, imported)
+            await self._finish(job, "done", "", imported)
 
-    async def _finish(
-        self, import_id: int, name: str, state: str, reason: str, actor: Actor, imported: Imported | None = None
-    ) -> None:
-        version = imported.version if imported is not None else None
+    async def _finish(self, job: _Job, state: str, reason: str, imported: Imported | None = None) -> None:
+        version, commit = (imported.version.version, imported.commit) if imported else (None, None)
         try:
             async with self._database.transaction() as session:
-                ended = await Rows(session).finish(
-                    import_id,
-                    state,
-                    reason,
-                    version=version.version if version is not None else None,
-                    commit=imported.commit if imported is not None else None,
-                )
-                if ended and version is None:
-                    await actor.note(session, "import.fail", name, {"import": import_id, "reason": reason})
+                rows = Rows(session)
+                await rows.hold(job.id, _claim_end(), job.done_bytes, job.total_bytes)
+                if await rows.finish(job.id, state, reason, version=version, commit=commit) and reason:
+                    detail = {"import": job.id, "reason": reason}
+                    await job.actor.note(session, "import.fail", job.name, detail)
         except PlatformError as error:
-            log.warning("import.not_written", import_id=import_id, reason=error.message)
+            log.warning("import.not_written", import_id=job.id, reason=error.message)
             return
-        log.info("import.ended", import_id=import_id, state=state, reason=reason)
+        log.info("import.ended", import_id=job.id, state=state, reason=reason)
 
-    async def _hold(self, import_id: int, here: list[int | None], fetching: asyncio.Task[Imported]) -> None:
+    async def _hold(self, job: _Job, fetching: asyncio.Task[Imported]) -> None:
         """Tell how far it is; end it where another server was asked to."""
         while True:
             try:
                 async with self._database.transaction() as session:
-                    if not await Rows(session).hold(import_id, _claim_end(), here[0] or 0, here[1]):
+                    if not await Rows(session).hold(job.id, _claim_end(), job.done_bytes, job.total_bytes):
                         fetching.cancel()
                         return
             except PlatformError as error:
-                log.warning("import.not_held", import_id=import_id, reason=error.message)
+                log.warning("import.not_held", import_id=job.id, reason=error.message)
             await asyncio.sleep(TELL_EVERY_S)
 
 

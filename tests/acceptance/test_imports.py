@@ -173,8 +173,8 @@ def test_the_command_line_fetches_a_classifier_that_knows_what_it_sees(server: R
     assert manifest["task"] == "image-classification"
     assert manifest["preprocess"]["resize"]["crop_fraction"] == 0.875
     server.wait_generation("cats", 1)
-    picture = (DEMO_IMAGES / "chelsea.png").read_bytes()
-    answer = server.infer("cats", server.token(), content=picture, headers={"Content-Type": "image/png"})
+    picture = (DEMO_IMAGES / "chelsea.jpg").read_bytes()
+    answer = server.infer("cats", server.token(), content=picture, headers={"Content-Type": "image/jpeg"})
     assert is_cat(answer)
 
 
