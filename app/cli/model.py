@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.context import ready_database, run, settings_of
-from core.errors import NotFound
 from core.settings import Settings
+from core.store.sources.source import is_source
 
 if TYPE_CHECKING:
     from core.control.uploads import Told, Uploads
@@ -43,6 +43,8 @@ def add(
     deploy: Annotated[bool, typer.Option("--deploy", help="Deploy it once it is found valid.")] = False,
 ) -> None:
     """Add a model, or the next version of one; check it, and deploy it if asked to."""
+    if not is_source(source) and not Path(source).is_file():
+        raise typer.BadParameter(f"There is no file {source!r}.", param_hint="SOURCE")
     settings = settings_of(context)
 
     async def work() -> None:
@@ -115,7 +117,6 @@ async def _add(settings: Settings, database: Database, name: str, source: str, t
     from core.control.uploads import Uploads
     from core.control.validations import Validations
     from core.store.importer import Importer
-    from core.store.sources.source import is_source
 
     store = make_store(settings)
     uploads = Uploads(database, store, Importer(store, settings.store, check_task))
@@ -135,8 +136,6 @@ async def _take(
     from core.control.validations import claim_end
     from core.database.repositories.models import Models
 
-    if not await asyncio.to_thread(file.is_file):
-        raise NotFound(f"There is no file {str(file)!r}.")
     async with database.session() as session:
         exists = await Models(session).by_name(name) is not None
     if not exists:
