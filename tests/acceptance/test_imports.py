@@ -179,15 +179,9 @@ def test_the_command_line_fetches_a_classifier_that_knows_what_it_sees(server: R
 
 
 def test_the_command_line_says_in_a_line_what_is_wrong(server: RunningServer) -> None:
-    for source, says in (
-        ("hf:other/x", "hub_organisations"),
-        ("hf:x", "A source is"),
-        ("nothing.onnx", "no file"),
-    ):
-        added = server.cli("model", "add", "wrong", source)
-        assert added.returncode == 1
-        assert re.fullmatch(r"(?:Fetching .*\n)?Error: .*\n", added.stderr), added.stderr
-        assert says in added.stderr
+    wrong = server.cli("model", "add", "wrong", "hf:other/x")
+    assert wrong.returncode == 1
+    assert re.fullmatch(r"Error: .*hub_organisations.*\n", wrong.stderr), wrong.stderr
     gated = server.cli("model", "add", "secret", "hf:acme/secret", variables={"PULVINAR_SOURCES__HUB_TOKEN": "no"})
     assert gated.returncode == 1
     assert "is gated" in gated.stderr
