@@ -259,6 +259,7 @@ def test_external_data_comes_along_in_a_package_that_is_the_same_every_time(
             "model.onnx": MODEL,
             "model.onnx_data": blob(5000, 7),
         }
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert fetched.manifest is not None
     assert json.loads(fetched.manifest)["model"] == "model.onnx"
     assert fetch(tmp_path, "hf:acme/cats", hub_url=hub.url)[0].received.sha256 == fetched.received.sha256

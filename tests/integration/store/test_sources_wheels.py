@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -73,18 +75,26 @@ def test_a_package_that_is_not_there(index: Path, tmp_path: Path) -> None:
 def test_a_source_distribution_is_never_built(index: Path, tmp_path: Path) -> None:
     proof = tmp_path / "it ran"
     with zipfile.ZipFile(index / "evil-1.0.zip", "w") as archive:
-        archive.writestr("evil-1.0/setup.py", f"open({str(proof)!r}, 'w').close()")
+        build = '[build-system]\nrequires = []\nbuild-backend = "evil"\nbackend-path = ["."]\n'
+        archive.writestr("evil-1.0/pyproject.toml", build)
+        archive.writestr("evil-1.0/evil.py", f"open({str(proof)!r}, 'w').close()")
         archive.writestr("evil-1.0/PKG-INFO", "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    naive = [sys.executable, "-m", "pip", "download", "--no-deps", "evil==1.0", "-d", str(tmp_path)]
+    subprocess.run(naive, capture_output=True, check=False)
+    assert proof.exists(), "the attack is not one"
+    proof.unlink()
     pin = sha256((index / "evil-1.0.zip").read_bytes())
     with pytest.raises(SourceNotFound):
         fetch(tmp_path, f"pypi:evil==1.0/setup.py#sha256={pin}")
     assert not proof.exists()
 
 
-def test_a_file_that_unpacks_to_more_than_it_may_be(index: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bomb", ["model.onnx", "config.json"])
+def test_a_file_that_unpacks_to_more_than_it_may_be(index: Path, tmp_path: Path, bomb: str) -> None:
     path = index / "bomb-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.onnx", bytes(MAX_BYTES + 1))
+        for name in {"model.onnx", bomb}:
+            archive.writestr(name, bytes(MAX_BYTES + 1) if name == bomb else MODEL)
         archive.writestr("bomb-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: bomb\nVersion: 1.0\n")
         archive.writestr("bomb-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("bomb-1.0.dist-info/RECORD", "")
