@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import urllib.request
 from typing import Final
 
 from core.errors import SourceUnavailable
@@ -34,7 +33,9 @@ async def _addresses(host: str, port: int) -> list[Address]:
         return [_plain(ipaddress.ip_address(host))]
     except ValueError:
         pass
-    if urllib.request.getproxies():
+    from urllib.request import getproxies  # with all of urllib, for those who fetch something only
+
+    if getproxies():
         return []
     try:
         async with asyncio.timeout(_RESOLVE_S):
