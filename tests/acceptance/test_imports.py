@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.acceptance import onnx_models
@@ -104,6 +105,20 @@ def test_a_model_of_the_hub_becomes_a_version_and_then_the_next_one(server: Runn
     assert noted["detail"] == {"source": "hf:acme/scale", "commit": COMMIT, "sha256": sha256(SCALE)}
     assert server.ok("GET", "/imports?limit=1")["items"][0]["version"] == 2
     assert (server.data_dir / "models_cache/blobs").is_dir()
+
+
+def test_a_model_in_parts_is_valid_with_its_data(server: RunningServer, hub: HubStandIn, tmp_path: Path) -> None:
+    onnx.save_model(
+        onnx.load_from_string(onnx_models.wide(4096)),
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx_data",
+    )
+    parts = {f"onnx/{name}": (tmp_path / name).read_bytes() for name in ("model.onnx", "model.onnx_data")}
+    hub.repositories["acme/parts"] = parts
+    assert ended(server, start(server, "parts", "hf:acme/parts")["id"])["state"] == "done"
+    checked = server.wait_version("parts", 1)
+    assert checked["status"] == "valid", checked["report"]
 
 
 def test_what_may_not_be_fetched_is_refused_at_once(server: RunningServer, hub: HubStandIn) -> None:
