@@ -14,6 +14,7 @@ from core.access.limits import RateLimiter
 from core.access.sessions import SessionService
 from core.access.tokens import TokenIndex
 from core.control.control import Control
+from core.control.imports import Imports
 from core.control.live_samples import LiveSamples
 from core.control.samples import SampleBook
 from core.control.uploads import Uploads
@@ -38,6 +39,7 @@ class Platform:
     uploads: Uploads
     samples: SampleBook
     live_samples: LiveSamples
+    imports: Imports
     validations: Validations
     catalogue: Catalogue
     reconciler: Control
