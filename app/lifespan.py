@@ -33,6 +33,7 @@ from core.access.tokens import TokenIndex
 from core.control.changes import Changes, OnChange
 from core.control.control import Control
 from core.control.follower import ControlLost, Follower
+from core.control.imports import Imports
 from core.control.live_samples import LiveSamples
 from core.control.loader import Loader
 from core.control.memory import node_bytes
@@ -48,6 +49,8 @@ from core.serving.catalogue import Catalogue
 from core.settings import InvalidSettings, Settings, budget_bytes
 from core.store.artifacts import ArtifactStore
 from core.store.importer import Importer
+from core.store.sources.cache import ModelsCache
+from core.store.sources.fetcher import Fetcher
 from core.tasks.base import MediaLimits
 from core.tasks.registry import task_class
 
@@ -225,6 +228,9 @@ async def _platform(
     stack.push_async_callback(_flush_last_used, tokens)
     await store.sweep_incoming(INCOMING_STALE_S)
     samples = SampleBook(database, store, settings)
+    uploads = Uploads(database, store, Importer(store, settings.store, check_task))
+    imports = Imports(database, uploads, make_fetcher(settings, store))
+    stack.push_async_callback(imports.close)
     return Platform(
         settings=settings,
         database=database,
@@ -232,7 +238,8 @@ async def _platform(
         tokens=tokens,
         limiter=RateLimiter(),
         store=store,
-        uploads=Uploads(database, store, Importer(store, settings.store, check_task)),
+        uploads=uploads,
+        imports=imports,
         samples=samples,
         live_samples=LiveSamples(database, catalogue, samples, queue_size=settings.samples.live_queue),
         validations=validations,
@@ -249,6 +256,16 @@ def make_store(settings: Settings) -> ArtifactStore:
         max_bytes=settings.store.max_upload_bytes,
         min_free_bytes=settings.store.min_free_bytes,
     )
+
+
+def make_fetcher(settings: Settings, store: ArtifactStore) -> Fetcher:
+    """What fetches models from hubs and package indexes, by these settings."""
+    cache = ModelsCache(
+        settings.models_cache_dir,
+        max_bytes=settings.sources.cache_bytes,
+        min_free_bytes=settings.store.min_free_bytes,
+    )
+    return Fetcher(settings.sources, cache, store, max_bytes=settings.store.max_upload_bytes)
 
 
 def check_task(task: str, config: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from app.external.inference import PREFIX, InferenceEndpoint
 from app.external.metrics import metrics
 from app.external.oip_infer import OipInferEndpoint
 from app.external.openapi import describe_inference
-from app.internal import audit, deployments, optimisations, samples, system, tokens, users
+from app.internal import audit, deployments, imports, optimisations, samples, system, tokens, users
 from app.internal import models as internal_models
 from app.internal.auth import auth_router
 from app.lifespan import Place, lifespan
@@ -116,6 +116,7 @@ def internal_api(settings: Settings) -> FastAPI:
         auth_router(limiter, login_rate),
         users.router,
         internal_models.router,
+        imports.router,
         deployments.router,
         samples.router,
         optimisations.router,

@@ -14,6 +14,7 @@ from core.access.limits import RateLimiter
 from core.access.sessions import SessionService
 from core.access.tokens import TokenIndex
 from core.control.control import Control
+from core.control.imports import Imports
 from core.control.live_samples import LiveSamples
 from core.control.optimisations import OptimisationRuns
 from core.control.samples import SampleBook
@@ -39,6 +40,7 @@ class Platform:
     uploads: Uploads
     samples: SampleBook
     live_samples: LiveSamples
+    imports: Imports
     validations: Validations
     optimisations: OptimisationRuns
     catalogue: Catalogue

@@ -6,7 +6,8 @@ PlatformError                   500  internal
 ├── Unauthenticated             401  unauthenticated
 ├── Forbidden                   403  forbidden
 ├── NotFound                    404  not_found
-│   └── ModelNotFound           404  model_not_found
+│   ├── ModelNotFound           404  model_not_found
+│   └── SourceNotFound          404  source_not_found
 ├── Conflict                    409  conflict
 ├── TooLarge                    413  too_large
 ├── UnsupportedMedia            415  unsupported_media
@@ -19,6 +20,7 @@ PlatformError                   500  internal
 │   ├── NoRoom                  503  no_room
 │   ├── QueueFull               503  queue_full
 │   ├── StorageFull             503  storage_full
+│   ├── SourceUnavailable       503  source_unavailable
 │   ├── TooManyConnections      503  too_many_connections
 │   └── ShuttingDown            503  shutting_down
 ├── DeadlineExceeded            504  deadline_exceeded
@@ -96,6 +98,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class SourceNotFound(NotFound):
+    """A source of models holds no such thing."""
+
+    code = "source_not_found"
+
+
 class Conflict(PlatformError):
     """The state of the thing forbids this change."""
 
@@ -166,6 +174,12 @@ class StorageFull(Unavailable):
     """The disk has no room."""
 
     code = "storage_full"
+
+
+class SourceUnavailable(Unavailable):
+    """A source of models cannot be reached now, or broke off."""
+
+    code = "source_unavailable"
 
 
 class TooManyConnections(Unavailable):

@@ -120,6 +120,30 @@ class StoreSettings(Section):
     min_free_bytes: int = Field(64 * MIB, ge=0, description="Disk space that uploads leave free.")
 
 
+class SourceSettings(Section):
+    """Where models are fetched from, and how."""
+
+    hub_url: str = Field("https://huggingface.co", description="The model hub, or a mirror that answers like it.")
+    hub_token: SecretStr | None = Field(None, description="For gated and private repositories of the hub.")
+    hub_organisations: list[str] | None = Field(
+        None, description="Organisations whose models may be fetched; unset is any, an empty list is none."
+    )
+    package_index_url: SecretStr | None = Field(
+        None, description="Package index (PEP 503) of `pypi:`; unset is what pip is configured for."
+    )
+    offline: bool = Field(False, description="Fetch nothing; take only what is in the cache.")
+    cache_bytes: int = Field(20 * GIB, ge=1, description="Largest total size of fetched files kept in the cache.")
+    stall_s: float = Field(30, gt=0, description="Seconds without a byte before a transfer is taken up anew.")
+    timeout_s: float = Field(4 * 3600, gt=0, description="Seconds before an import is given up.")
+
+    @field_validator("hub_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?", value):
+            raise ValueError("it must be http(s)://host, without a user, a query or a fragment")
+        return value.rstrip("/")
+
+
 class ValidationSettings(Section):
     """Limits of the subprocess that tries an uploaded model."""
 
@@ -208,6 +232,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     access: AccessSettings = AccessSettings()
     store: StoreSettings = StoreSettings()
+    sources: SourceSettings = SourceSettings()
     validation: ValidationSettings = ValidationSettings()
     engines: EngineSettings = EngineSettings()
     inference: InferenceSettings = InferenceSettings()
@@ -234,6 +259,11 @@ class Settings(BaseSettings):
     def samples_dir(self) -> Path:
         """Content-addressed samples of models' inputs."""
         return self.data_dir / "samples"
+
+    @property
+    def models_cache_dir(self) -> Path:
+        """What was fetched from a hub or a package index."""
+        return self.data_dir / "models_cache"
 
     @property
     def keys_dir(self) -> Path:

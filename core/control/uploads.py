@@ -50,6 +50,10 @@ class Uploads:
         """Add the next version of a model. Raises ModelNotFound and what `add_model` raises."""
         return await self._add(received, name, told, actor, claimed_until, new=False)
 
+    async def discard(self, received: Received) -> None:
+        """Remove a received file that will not be added; no error where it is gone."""
+        await self._store.discard(received)
+
     async def check_new(self, name: str) -> None:
         """Raise BadRequest or Conflict for a name that no new model can have."""
         check_model_name(name)

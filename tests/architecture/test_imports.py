@@ -198,3 +198,11 @@ def test_serving_loads_no_engine_and_no_task() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_a_start_loads_no_http_client() -> None:
+    import subprocess
+
+    code = "import sys, app.main, app.cli.model; print([m for m in ('httpx', 'httpcore') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

@@ -4,6 +4,7 @@ from core.database.tables.audit import AuditEntry
 from core.database.tables.base import Base, utc_now
 from core.database.tables.deployments import Deployment, DeploymentHistory, DeploymentStatus
 from core.database.tables.derived import DerivedArtifact
+from core.database.tables.imports import Import
 from core.database.tables.models import Model, Version
 from core.database.tables.optimisations import Optimisation
 from core.database.tables.revisions import Revision
@@ -19,6 +20,7 @@ __all__ = [
     "DeploymentHistory",
     "DeploymentStatus",
     "DerivedArtifact",
+    "Import",
     "Model",
     "Optimisation",
     "Revision",
