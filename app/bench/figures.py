@@ -112,7 +112,8 @@ def costs(points: Sequence[Point]) -> list[Cost]:
     for loop, load in loads:
         here = [point for point in points if (point.loop, point.load) == (loop, load)]
         for below, above in pairwise(here):
-            if above.p50_ms is not None and below.p50_ms is not None:
+            overloaded = above.unsent or below.unsent  # then the medians grow with the time, and say nothing
+            if above.p50_ms is not None and below.p50_ms is not None and not overloaded:
                 share = above.calls_per_s / below.calls_per_s if below.calls_per_s else None
                 added_ms = above.p50_ms - below.p50_ms
                 found.append(Cost(loop, load, above.layer, below.layer, added_ms, share))

@@ -51,8 +51,15 @@ def http_call(url: str, token: str, model: str, version: int | None, calls: Sequ
         f"{head}Content-Type: {call.media_type}\r\nContent-Length: {len(call.body)}\r\n\r\n".encode() + call.body
         for call in calls
     ]
-    tls = ssl.create_default_context() if parts.scheme == "https" else None
-    return HttpCall(str(parts.hostname), port, tls, wires)
+    return HttpCall(str(parts.hostname), port, _tls(parts), wires)
+
+
+async def reach(url: str) -> None:
+    """Raises Unavailable where nobody listens at `url`, Unprocessable for what is no such URL."""
+    parts, port = _split(url)
+    connection = Connection(HttpCall(str(parts.hostname), port, _tls(parts), ()))
+    await connection.open()
+    connection.close()
 
 
 async def is_ready(url: str) -> bool:
@@ -79,6 +86,10 @@ def _split(url: str) -> tuple[SplitResult, int]:
     if parts.scheme not in ("http", "https") or not parts.hostname or not printable:
         raise Unprocessable("The server's URL must look like http://127.0.0.1:8000.")
     return parts, port
+
+
+def _tls(parts: SplitResult) -> ssl.SSLContext | None:
+    return ssl.create_default_context() if parts.scheme == "https" else None
 
 
 class Connection(asyncio.Protocol):

@@ -13,6 +13,9 @@ from core.errors import PlatformError
 Ask = Callable[[], Awaitable[None]]
 """One call; raises PlatformError where it was not answered well."""
 
+GRACE_S = 0.1
+"""What is due at the very end may still be sent."""
+
 
 async def closed_loop(asks: Sequence[Ask], seconds: float) -> Samples:
     """Each caller asks again as soon as it is answered, for so many seconds."""
@@ -35,13 +38,13 @@ async def closed_loop(asks: Sequence[Ask], seconds: float) -> Samples:
 async def open_loop(asks: Sequence[Ask], arrivals: Sequence[float], seconds: float) -> Samples:
     """Calls are sent when they are due, by whichever caller is free, and timed from when they were due.
 
-    So one that had to wait for a caller counts its waiting (no coordinated omission). Those still unsent after
-    `seconds` are only counted, with how overdue they are.
+    So one that had to wait for a caller counts its waiting (no coordinated omission). Those still unsent a moment
+    after `seconds` are only counted, with how overdue they are.
     """
     samples = Samples()
     waiting: asyncio.Queue[float | None] = asyncio.Queue()
     began = time.perf_counter()
-    end = began + seconds
+    end = began + seconds + GRACE_S
 
     async def caller(ask: Ask) -> None:
         while (due := await waiting.get()) is not None:
@@ -57,13 +60,13 @@ async def open_loop(asks: Sequence[Ask], arrivals: Sequence[float], seconds: flo
         async with asyncio.TaskGroup() as group:
             for ask in asks:
                 group.create_task(caller(ask))
-            await asyncio.sleep(max(0.0, end - time.perf_counter()))
+            await asyncio.sleep(seconds)
             await asyncio.to_thread(metronome.join)
             for _ in asks:
                 waiting.put_nowait(None)
     finally:
         metronome.stop()
-    samples.elapsed_s = time.perf_counter() - began
+    samples.elapsed_s = max(seconds, time.perf_counter() - began)
     return samples
 
 

@@ -64,8 +64,8 @@ def _sections(report: Report) -> Iterator[str]:
 
 _CLOSED = "Closed loop: each caller asks again as soon as it is answered. Longer is better."
 _WHISKERS = (
-    "The bar is the median, the whisker reaches to the 99th percentile. Each number of callers has a scale of its "
-    "own. Shorter is better."
+    "The bar is the median, the whisker reaches to the 99th percentile; both are written behind. Each number of "
+    "callers has a scale of its own. Shorter is better."
 )
 _COSTS = (
     "The median of the lowest layer, and what each layer above it adds to that, at the same number of callers. "
@@ -96,7 +96,9 @@ def _throughput_plot(groups: Mapping[str, Sequence[Point]]) -> str:
 
 def _latency_plot(loop: str, groups: Mapping[str, Sequence[Point]]) -> str:
     drawn = {
-        name: [Bar(p.layer, p.p50_ms or 0.0, milliseconds(p.p50_ms), p.p99_ms) for p in points]
+        name: [
+            Bar(p.layer, p.p50_ms or 0.0, f"{ms(p.p50_ms)} / {milliseconds(p.p99_ms)}", p.p99_ms) for p in points
+        ]
         for name, points in groups.items()
     }
     told = _told(groups, lambda p: f"{p.layer} median {milliseconds(p.p50_ms)}, 99th {milliseconds(p.p99_ms)}")

@@ -15,7 +15,7 @@ main{max-width:68rem;margin:0 auto;padding:1.25rem 1rem 3rem}
 h1{font-size:1.6rem;line-height:1.2;margin:.2rem 0 .6rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2.2rem 0 .2rem}
 p{margin:.2rem 0 .9rem;max-width:46rem}
-.about{color:var(--soft);overflow-wrap:anywhere}
+.about{max-width:none;color:var(--soft);overflow-wrap:anywhere}
 .warning{background:var(--warn);color:var(--warn-ink);padding:.5rem .8rem;border-radius:.4rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem .8rem;margin:.8rem 0}
 dt{font-weight:600;border-left:.9rem solid;padding-left:.5rem;line-height:1.5}
@@ -36,5 +36,6 @@ caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
 th,td{padding:.28rem .6rem .28rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
 th{font-weight:600}tbody th{font-weight:400}
+@media (max-width:30rem){table{font-size:.8rem}th,td{padding-right:.4rem}}
 @media print{main{max-width:none}.scroll{overflow:visible}}
 """

@@ -11,8 +11,10 @@ from html import escape
 
 from app.bench.table import ms
 
-WIDTH, NAME, VALUE = 420, 58, 74
+WIDTH, NAME = 420, 58
 _BAR, _ROW, _HEAD, _GAP = 15, 20, 20, 8
+_CHARACTER = 7.6
+"""About the width of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Bar:
 
 def bars(key: str, title: str, told: str, groups: Mapping[str, Sequence[Bar]], *, common: bool) -> str:
     """Groups of horizontal bars; with `common` they share one scale, else each has its own."""
+    room = (
+        WIDTH - NAME - 8 - _CHARACTER * max((len(b.label) for group in groups.values() for b in group), default=0)
+    )
     tops = {name: max((max(b.value, b.mark or 0) for b in group), default=0) for name, group in groups.items()}
     most = max(tops.values(), default=0)
     parts: list[str] = []
@@ -35,7 +40,7 @@ def bars(key: str, title: str, told: str, groups: Mapping[str, Sequence[Bar]], *
         parts.append(_text(0, y + 14, name, "head"))
         y += _HEAD
         for bar in group:
-            parts += _bar(bar, y, (most if common else tops[name]) or 1)
+            parts += _bar(bar, y, room / ((most if common else tops[name]) or 1))
             y += _ROW
         y += _GAP
     return _svg(key, title, told, y, parts)
@@ -53,7 +58,7 @@ def stacks(key: str, title: str, told: str, groups: Mapping[str, Sequence[Bar]])
         for part in group:
             width = WIDTH * max(0.0, part.value) / whole
             parts.append(_rect(x, y, width, 22, part.name))
-            if width > 7.5 * len(part.label):
+            if width > _CHARACTER * (len(part.label) + 2):
                 parts.append(_text(x + width / 2, y + 15.5, part.label, "inside"))
             x += width
         y += 22 + _GAP
@@ -63,13 +68,12 @@ def stacks(key: str, title: str, told: str, groups: Mapping[str, Sequence[Bar]])
     return _svg(key, title, told, y, parts)
 
 
-def _bar(bar: Bar, y: float, top: float) -> list[str]:
-    room = WIDTH - NAME - VALUE
-    width = room * bar.value / top
+def _bar(bar: Bar, y: float, scale: float) -> list[str]:
+    width = scale * bar.value
     parts = [_text(NAME - 8, y + 12, bar.name, "name"), _rect(NAME, y, width, _BAR, bar.name)]
     end = width
     if bar.mark is not None and bar.mark > bar.value:
-        end, middle = room * bar.mark / top, y + _BAR / 2
+        end, middle = scale * bar.mark, y + _BAR / 2
         parts.append(f'<path class="whisker" d="M{NAME + width:.1f} {middle}H{NAME + end:.1f}m0 -5v10"/>')
     parts.append(_text(NAME + end + 6, y + 12, bar.label, "value"))
     return parts

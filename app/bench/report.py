@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,14 @@ def subject_line(report: Report) -> str:
     text = f"{about['model']} version {about['version'] or 'in service'}"
     if about.get("engine"):
         text += f" ({about['task']}) by {about['engine']} {about['engine_version'] or ''}".rstrip()
-        text += f" on {about['device']}"
+        text += f" on {about['device']}{_threads(about['widths'])}, batches of up to {about['max_batch']}"
     return text
+
+
+def _threads(widths: Sequence[int]) -> str:
+    if not widths:
+        return ""
+    return f", {' or '.join(map(str, sorted(widths)))} {'thread' if [*widths] == [1] else 'threads'} a run"
 
 
 def how_line(report: Report) -> str:

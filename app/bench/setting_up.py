@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import cast
 
 from app.bench.calls import Call, describe, make_call
-from app.bench.http_client import http_call
+from app.bench.http_client import http_call, reach
 from app.bench.layers import Arrays, CoreLayer, EngineLayer, HttpLayer, Layer
+from app.bench.measure import Say
 from app.bench.private_server import private_server
 from app.bench.report import Report
 from app.bench.subject import Subject, find_subject
@@ -61,15 +62,18 @@ class Bench:
 
 
 async def open_layers(
-    wanted: Wanted, settings: Settings, database: Database, stack: AsyncExitStack, report: Report
+    wanted: Wanted, settings: Settings, database: Database, stack: AsyncExitStack, report: Report, say: Say
 ) -> list[Layer]:
     """The layers, the lowest first; also says in the report what is measured. Raises PlatformError."""
+    if wanted.server is not None:
+        await reach(wanted.server[0])  # before anything is loaded
     if not _needs_model(wanted):
         assert wanted.server is not None
         report.about |= {"model": wanted.model, "version": wanted.version, "input": describe(wanted.calls)}
         return [_http(wanted.server, wanted, wanted.calls, report, stack)]
     store = make_store(settings)
     subject = await find_subject(database, store, settings.inference, wanted.model, wanted.version, wanted.engine)
+    say("loading the model")
     bench = await _on_the_bench(subject, settings, stack)
     calls = wanted.calls or [
         await asyncio.to_thread(make_call, subject.manifest, bench.task, bench.signature, bench.engine)
@@ -85,6 +89,8 @@ async def open_layers(
     if "core" in wanted.layers:
         layers.append(await _core(subject, requests, settings, database, stack))
     if "http" in wanted.layers:
+        if wanted.server is None:
+            say("starting a server")
         server = wanted.server or await _own_server(settings, subject, stack)
         layers.append(_http(server, wanted, calls, report, stack))
     return layers

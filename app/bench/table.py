@@ -29,9 +29,14 @@ def _lines(report: Report) -> Iterator[str]:
     added = {(cost.loop, cost.load, cost.layer): cost for cost in report.costs()}
     for loop in _LOOPS:
         yield from _loop_lines(report, loop, added)
+    if any(point.unsent or point.errors for point in report.points):
+        yield ""
     for point in report.points:
+        where = f"{point.layer}, {_LOOPS[point.loop][0]} {point.load:g}"
+        if point.unsent:
+            yield f"{where}: {point.unsent} could not be sent in time; they count as late as they then were."
         for message, count in point.errors.items():
-            yield f"\n{point.layer} at {point.load:g}: {count} failed: {message}"
+            yield f"{where}: {count} failed: {message}"
 
 
 def _loop_lines(report: Report, loop: str, added: dict[tuple[str, float, str], Cost]) -> Iterator[str]:
@@ -66,7 +71,8 @@ def ms(value: float | None) -> str:
     """Milliseconds with three digits that mean something; a dash for none."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def signed_ms(value: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from app.bench.figures import Samples
+from app.bench.loops import GRACE_S
 from core.errors import PlatformError
 
 Call = Callable[[], object]
@@ -35,7 +36,7 @@ async def open_loop(call: Call, callers: int, arrivals: Sequence[float], seconds
     samples, stop, lock = Samples(), threading.Event(), threading.Lock()
     left: Iterator[float] = iter(arrivals)
     began = time.perf_counter()
-    end = began + seconds
+    end = began + seconds + GRACE_S
 
     def caller() -> None:
         while not stop.is_set():

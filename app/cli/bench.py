@@ -97,8 +97,7 @@ async def _measure(settings: Settings, wanted: Wanted, plan: Plan, report: Repor
     report.about = {"seconds": plan.seconds, "warm_up_s": plan.warm_up_s, "seed": plan.seed}
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(ready_database(settings))
-        _say("loading")
-        layers = await open_layers(wanted, settings, database, stack, report)
+        layers = await open_layers(wanted, settings, database, stack, report, _say)
         calm_collector()
         await measure(plan, layers, report, _say)
 
