@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from app.bench.calls import Call, describe, make_call
 from app.bench.http_client import http_call, reach
@@ -18,12 +18,13 @@ from app.bench.private_server import private_server
 from app.bench.report import Report
 from app.bench.subject import Subject, find_subject
 from app.external.call import read_call
-from app.lifespan import make_store, media_limits, media_threads, private_directory
+from app.lifespan import engine_extras, make_store, media_limits, media_threads, private_directory
 from core.control.loader import Loader
 from core.database.session import Database
 from core.engines.base import Engine, EngineOptions
 from core.engines.cores import cores_available
 from core.engines.registry import engine_class
+from core.errors import Unprocessable
 from core.serving.request import InferenceRequest
 from core.serving.slot_policy import SlotBounds, widths
 from core.serving.target import Target
@@ -50,7 +51,8 @@ class Bench:
     """A model on the bench: its engine loaded, its task bound. It looks like a target to who reads bodies."""
 
     subject: Subject
-    engine: Engine
+    engine: Engine | None
+    """None where it may only be loaded in a process of its own."""
     signature: Signature
     task: Task
     bounds: SlotBounds | None
@@ -81,7 +83,10 @@ async def open_layers(
     requests = [await asyncio.to_thread(_read, bench, call, settings) for call in calls]
     _tell(report, bench, calls)
     layers: list[Layer] = []
-    if "engine" in wanted.layers:
+    if bench.engine is None:
+        if "engine" in wanted.layers:
+            say(f"the engine {subject.desired.engine} only runs in a process of its own: that layer is left out")
+    elif "engine" in wanted.layers:
         items = [await asyncio.to_thread(_prepared, bench.task, request) for request in requests]
         layers.append(EngineLayer(bench.engine, items, bench.bounds))
     else:
@@ -93,6 +98,8 @@ async def open_layers(
             say("starting a server")
         server = wanted.server or await _own_server(settings, subject, stack)
         layers.append(_http(server, wanted, calls, report, stack))
+    if not layers:
+        raise Unprocessable(f"The engine {subject.desired.engine} cannot be measured alone; add the layer core.")
     return layers
 
 
@@ -106,15 +113,26 @@ async def _on_the_bench(subject: Subject, settings: Settings, stack: AsyncExitSt
     cores = cores_available()
     most = desired.max_instances or max(desired.instances, cores)
     bounds = SlotBounds(desired.instances, most, cores) if desired.device == "cpu" else None
-    engine = engine_class(desired.engine)()
-    stack.callback(engine.close)
-    options = EngineOptions(desired.device, widths=widths(bounds) if bounds is not None else ())
-    signature = await asyncio.to_thread(engine.load, subject.artifact, options)
+    engine = None
+    if engine_class(desired.engine).always_hosted:
+        signature = Signature.from_json(subject.version.signature or {"inputs": (), "outputs": ()})
+    else:
+        engine = engine_class(desired.engine)()
+        stack.callback(engine.close)
+        extra = _extra(settings, subject)
+        options = EngineOptions(desired.device, widths=widths(bounds) if bounds is not None else (), extra=extra)
+        signature = await asyncio.to_thread(engine.load, subject.artifact, options)
     make = task_class(subject.manifest.task)
     task = await asyncio.to_thread(
         make, subject.manifest.task_config(), signature, subject.root, media_limits(settings)
     )
-    return Bench(subject, engine, signature, task, bounds if engine.concurrent else None)
+    return Bench(subject, engine, signature, task, bounds if engine is not None and engine.concurrent else None)
+
+
+def _extra(settings: Settings, subject: Subject) -> dict[str, Any]:
+    """As the loader tells it."""
+    told = {**engine_extras(settings).get(subject.desired.engine, {}), **subject.manifest.engine_extra()}
+    return {**told, "max_batch": subject.desired.max_batch} if subject.desired.engine == "tensorrt" else told
 
 
 def _read(bench: Bench, call: Call, settings: Settings) -> InferenceRequest:
@@ -137,7 +155,12 @@ async def _core(
 ) -> CoreLayer:
     threads = media_threads(settings, stack)
     loader = Loader(
-        database, make_store(settings), threads, private_directory(stack), limits=media_limits(settings)
+        database,
+        make_store(settings),
+        threads,
+        private_directory(stack),
+        limits=media_limits(settings),
+        extras=engine_extras(settings),
     )
     deployment = await loader.load(subject.desired, subject.version.version, lambda state: None)
     stack.push_async_callback(deployment.close)

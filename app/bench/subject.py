@@ -94,7 +94,8 @@ def _spec(
     spec["traffic"] = [{"version": row.version, "weight": 1.0, "mode": "live"}]
     spec["engine"] = _engine(engine or spec.get("engine", "auto"), row.format)
     spec["queue_size"] = max(QUEUE_SIZE, spec.get("queue_size") or 0)
-    spec.pop("watch", None)
+    for key in ("watch", "idle_unload_s", "sample_live"):  # it stays in memory, and no input is kept
+        spec.pop(key, None)
     return spec
 
 
