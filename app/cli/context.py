@@ -40,11 +40,15 @@ def settings_of(context: typer.Context) -> Settings:
         raise typer.Exit(2) from error
 
 
-def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run(
+    work: Callable[[], Coroutine[Any, Any, T]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
     """Run a command's coroutine; a PlatformError becomes one line and code 1."""
     set_up_logs(LogSettings(level="warning"), prod=False)
     try:
-        return asyncio.run(work())
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(work())
     except PlatformError as error:
         typer.echo(f"Error: {error.message}", err=True)
         raise typer.Exit(1) from error
