@@ -40,6 +40,11 @@ UNEXPECTED: Final = "An unexpected error ended the search; the server's log has 
 OnProgress = Callable[[Progress, Sequence[Mapping[str, Any]]], None]
 
 
+def seconds_for(budget_s: float) -> float:
+    """How long each of a trial's two measurements takes: 2 s, or less where the whole has little time."""
+    return min(2.0, max(0.2, budget_s / 60))
+
+
 def _claim_end() -> datetime:
     return utc_now() + timedelta(seconds=CLAIM_S)
 
@@ -200,6 +205,7 @@ class _Run:
                 await asyncio.to_thread(here_for, version, inputs),
                 lambda conversion, timeout_s: self._convert(version, inputs, conversion, timeout_s),
                 self._note_change,
+                seconds=seconds_for(wanted["budget_s"]),
             )
             found = await search.run()
         return "done", {**self.known(), "recommendation": self._recommendation(found, inputs), "reason": ""}

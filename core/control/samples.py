@@ -167,7 +167,7 @@ class SampleBook:
         stop: threading.Event,
     ) -> None:
         told = read_labels(labels) if labels else {}
-        if not _is_zip(received.path, self._limits().max_files):
+        if not _is_zip(received.path, name, self._limits().max_files):
             kept.append(self._keep(model, received.path, name or "sample", label or told.get(name)))
             return
         if label is not None:
@@ -241,11 +241,13 @@ def _columns(kept: Kept) -> dict[str, Any]:
     return {**columns, "name": kept.name[-255:]}
 
 
-def _is_zip(path: Path, max_files: int) -> bool:
-    """A zip of samples; an .npz is a zip of arrays, and one sample."""
+def _is_zip(path: Path, name: str, max_files: int) -> bool:
+    """A zip of samples; an .npz is a zip of arrays, and one sample. Without either ending, what is in it tells."""
     with path.open("rb") as file:
         if not file.read(4).startswith(b"PK"):
             return False
+    if name.lower().endswith((".zip", ".npz")):
+        return name.lower().endswith(".zip")
     with open_zip(path, max_files) as archive:
         names = archive.namelist()
     return not (names and all(name.endswith(".npy") and "/" not in name for name in names))

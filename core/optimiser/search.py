@@ -231,10 +231,12 @@ class Search:
     def _judged(self, trial: TrialResult, *, compare: bool) -> TrialResult:
         assert trial.figures is not None
         figures = trial.figures
-        if not compare:  # another setting of a variant that has been judged already
+        if not compare:  # another setting of a variant that has been judged already, or is what others are held to
             same = next(t for t in self.trials if t.candidate.variant == trial.candidate.variant and t.figures)
             assert same.figures is not None
             figures = replace(figures, fidelity=same.figures.fidelity)
+            if same.reference:
+                return replace(trial, figures=figures, speedup=self._score(figures) / self._base_score)
         lossy = space.must_be_judged(trial.candidate.variant)
         loss = figures.fidelity.loss if figures.fidelity else None
         reason = judge(loss, self.wanted.max_accuracy_loss, lossy=lossy, synthetic=self.subject.synthetic)
