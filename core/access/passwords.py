@@ -78,7 +78,8 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
 async def _slot() -> AsyncIterator[None]:
     slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_AT_ONCE))
     try:
-        await asyncio.wait_for(slots.acquire(), _WAIT_S)
+        async with asyncio.timeout(_WAIT_S):
+            await slots.acquire()
     except TimeoutError as error:
         raise Unavailable("Too many people are signing in; try again in a moment.", retry_after_s=5) from error
     try:

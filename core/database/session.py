@@ -153,7 +153,9 @@ async def _connect(session: AsyncSession) -> None:
 @asynccontextmanager
 async def _held(lock: asyncio.Lock, timeout_s: float) -> AsyncIterator[None]:
     try:
-        await asyncio.wait_for(lock.acquire(), timeout_s)
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes as the lock is given.
+        async with asyncio.timeout(timeout_s):
+            await lock.acquire()
     except TimeoutError as error:
         raise Unavailable("The database is too busy to answer now; try again in a moment.") from error
     try:

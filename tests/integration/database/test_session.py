@@ -236,3 +236,26 @@ async def _drop_connections(name: str) -> None:
     connection = await asyncpg.connect(f"{SERVER}/postgres")
     await connection.fetch("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name)
     await connection.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_cancellation_is_not_lost_as_the_turn_to_write_comes(tmp_path: Path, turns: int) -> None:
+    async def work(database: Database) -> None:
+        async def write_for_ever() -> None:
+            while True:
+                async with database.transaction():
+                    pass
+                await asyncio.sleep(60)
+
+        assert database._turn is not None
+        async with database._turn:
+            writing = asyncio.create_task(write_for_ever())
+            for _ in range(20):
+                await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait((writing,), timeout=5)
+        assert writing.cancelled()
+
+    with_database(f"sqlite:///{tmp_path / 'turn.db'}", work)
