@@ -14,7 +14,7 @@ AT_ONCE ?= --numprocesses 3 --dist loadfile
 .PHONY: demo run test lint format bench clean lock vendor
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/.base  ## serve a real model and print how to call it
+demo: $(VENV)/.demo  ## serve a real model and print how to call it
 	$(BIN)/python demo/demo.py --port $(PORT) --data-dir $(DATA_DIR)
 
 run: $(VENV)/.base  ## serve what is in DATA_DIR
@@ -58,7 +58,12 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --editable '.[$(ACCELERATOR)]'
 	@touch $@
 
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Pulvinar ($(ACCELERATOR)) and OpenVINO into $(VENV) …"
+	@$(PIP) --editable '.[$(ACCELERATOR),demo]'
+	@touch $@ $(VENV)/.base
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Pulvinar ($(ACCELERATOR)) and its checks into $(VENV) …"
 	@$(PIP) --editable '.[$(ACCELERATOR),test]'
-	@touch $@ $(VENV)/.base
+	@touch $@ $(VENV)/.base $(VENV)/.demo
