@@ -26,6 +26,7 @@ BENCHMARKS = (
     "slots",
     "hot_path",
     "memory_budget",
+    "optimiser",
 )
 SHORT = ("--seconds", "2", "--rounds", "1", "--no-save")
 
