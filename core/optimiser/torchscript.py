@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
 from core.errors import ConversionFailed
-from core.optimiser.converted import Converted, Work, missing, versions_of
+from core.optimiser.converted import Converted, Tensors, Work, missing, versions_of
 
 TORCH_HINT = "pulvinar[torch]"
 OPSET = 17
@@ -25,6 +26,13 @@ def to_onnx(work: Work) -> Converted:
     feed = next(iter(work.feeds), None)
     if feed is None:
         raise ConversionFailed("TorchScript becomes ONNX by running it once: give one sample batch of inputs.")
+    with warnings.catch_warnings():
+        # Of TorchScript as a whole, and of the exporter that alone takes it: no news to who converts it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _export(torch, work, feed)
+
+
+def _export(torch: Any, work: Work, feed: Tensors) -> Converted:
     module = torch.jit.load(str(work.source), map_location="cpu").eval()
     target = work.into / "model.onnx"
     arguments = tuple(torch.from_numpy(array.copy()) for array in feed.values())

@@ -149,7 +149,9 @@ async def test_bounds_hold() -> None:
         assert engine.threads == [7]
         tasks += [ask(runner) for _ in range(9)]
         await busy(runner, 3)
-        assert engine.most == 3
+        async with asyncio.timeout(10):  # they have been handed over, and their threads wake up
+            while engine.most < 3:
+                await asyncio.sleep(0.001)
         engine.gate.set()
         await asyncio.gather(*tasks)
         assert engine.most == 3

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +128,8 @@ def test_no_samples_at_all(tmp_path: Path) -> None:
 def test_a_library_that_is_missing(
     name: str, library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, found = models.pictures(tmp_path), builtins.__import__
-
-    def without(module: str, *rest: Any) -> Any:
-        if module == library:
-            raise ImportError(module)
-        return found(module, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    source = models.pictures(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConversionFailed, match=rf"needs {library}.*pulvinar\[{extra}\]"):
         convert(name, source, tmp_path / "into", models.feeds(1, *PICTURE))
 
