@@ -80,9 +80,10 @@ def ask(runner: LocalRunner, x: Tensors = X, items: int = 1) -> asyncio.Task[Run
     return asyncio.create_task(runner.run(x, items, priority=5, deadline=time.monotonic() + 20))
 
 
-async def busy(runner: LocalRunner, count: int) -> None:
+async def busy(runner: LocalRunner, engine: WideEngine, count: int) -> None:
+    """Wait until so many batches have been handed over, and their threads are in the engine."""
     async with asyncio.timeout(10):
-        while (await runner.stats()).busy != count:
+        while (await runner.stats()).busy != count or engine.inside != count:
             await asyncio.sleep(0.002)
 
 
@@ -90,10 +91,10 @@ async def test_one_alone_gets_all_cores_many_get_one_each_and_then_all_again() -
     async with gated(max_instances=4, cores=4) as (runner, engine):
         calm = await runner.stats()
         first = ask(runner)
-        await busy(runner, 1)
+        await busy(runner, engine, 1)
         assert engine.threads == [4]
         rest = [ask(runner) for _ in range(11)]
-        await busy(runner, 4)
+        await busy(runner, engine, 4)
         full = await runner.stats()
         assert engine.threads[1:] == [1, 1, 1]
         engine.gate.set()
@@ -112,7 +113,7 @@ async def test_slots_in_between_share_what_threads_are_left() -> None:
         tasks = []
         for count in (1, 2, 3):
             tasks.append(ask(runner))
-            await busy(runner, count)
+            await busy(runner, engine, count)
         assert engine.threads == [4, 3, 2]
         engine.gate.set()
         await asyncio.gather(*tasks)
@@ -121,7 +122,7 @@ async def test_slots_in_between_share_what_threads_are_left() -> None:
 async def test_one_request_of_many_items_is_alone() -> None:
     async with gated(max_instances=4, cores=4) as (runner, engine):
         task = ask(runner, {"x": np.ones((8, 1), np.float32)}, 8)
-        await busy(runner, 1)
+        await busy(runner, engine, 1)
         assert (await runner.stats()).slots == 1
         engine.gate.set()
         assert len((await task).outputs["y"]) == 8
@@ -132,7 +133,7 @@ async def test_what_fits_the_next_batch_waits_for_it() -> None:
     async with gated(max_instances=4, cores=4, max_batch=8) as (runner, engine):
         runner._costs.usual = runner._costs.limit = 8
         tasks = [ask(runner)]
-        await busy(runner, 1)
+        await busy(runner, engine, 1)
         tasks += [ask(runner) for _ in range(6)]
         await until("six waiting", lambda: runner._queue.waiting == 6)
         assert (await runner.stats()).busy == 1
@@ -145,13 +146,11 @@ async def test_bounds_hold() -> None:
     async with gated(instances=2, max_instances=3, cores=8) as (runner, engine):
         assert (await runner.stats()).slots == 2
         tasks = [ask(runner)]
-        await busy(runner, 1)
+        await busy(runner, engine, 1)
         assert engine.threads == [7]
         tasks += [ask(runner) for _ in range(9)]
-        await busy(runner, 3)
-        async with asyncio.timeout(10):  # they have been handed over, and their threads wake up
-            while engine.most < 3:
-                await asyncio.sleep(0.001)
+        await busy(runner, engine, 3)
+        assert engine.most == 3
         engine.gate.set()
         await asyncio.gather(*tasks)
         assert engine.most == 3
