@@ -7,18 +7,19 @@ from pathlib import Path
 
 from tests.acceptance.answers import refused
 from tests.conftest import Demo
-from tests.processes import hosts, the_host
-from tests.servers import wait_until, zip_bytes
+from tests.processes import hosts, wait_gone
+from tests.servers import zip_bytes
 from tests.torch_forwards import weighs
 from tests.torch_models import payload, script, told
 
 
 def test_a_script_is_served_from_a_process_of_its_own(demo: Demo) -> None:
     server = demo.server
+    before = set(hosts(server))
     server.upload("script", script(weighs), manifest=json.dumps(told()))
     server.deploy("script", isolation="thread")
     try:
-        host = the_host(server)
+        (host,) = set(hosts(server)) - before
         answer = server.infer("script", demo.token, json={"inputs": {"x": [[1, 2, 3], [0, 0, 0]]}})
         assert answer.status_code == 200, answer.text
         output = answer.json()["outputs"][0]
@@ -31,7 +32,7 @@ def test_a_script_is_served_from_a_process_of_its_own(demo: Demo) -> None:
         gone = server.ok("DELETE", "/models/script/deployment")
         server.wait_generation("script", gone["generation"], "stopped")
         server.ok("DELETE", "/models/script")
-    wait_until("The end of the host", lambda: not hosts(server))
+    wait_gone([host])
 
 
 def test_a_saved_pickle_is_refused_and_does_not_run(unharmed: Demo, tmp_path: Path) -> None:
