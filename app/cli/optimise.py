@@ -90,7 +90,7 @@ async def _run_or_follow(database: Database, settings: Settings, optimisation_id
     waited_s = 0.0
     while (row := await _get(database, optimisation_id)).status in ("queued", "running"):
         told.tell(row.progress, row.trials)
-        if row.status == "queued" and waited_s >= _PATIENCE_S:
+        if row.status == "queued" and waited_s >= _PATIENCE_S and not await _is_another_running(database):
             runs = OptimisationRuns(database, make_store(settings), settings)
             ended = await runs.run_one(
                 optimisation_id, lambda progress, trials: told.tell(_as_json(progress), trials)
@@ -100,6 +100,13 @@ async def _run_or_follow(database: Database, settings: Settings, optimisation_id
         await asyncio.sleep(0.25)
         waited_s += 0.25
     told.tell(row.progress, row.trials)
+
+
+async def _is_another_running(database: Database) -> bool:
+    from core.database.repositories.optimisations import Optimisations
+
+    async with database.session() as session:
+        return await Optimisations(session).any_running()
 
 
 def _as_json(progress: Any) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class Choice:
     artifact: Path
     extra: Mapping[str, Any] = field(default_factory=dict)
     device: str | None = None
+    threads: int = 0
+    """Inside one run, where the engine divides the cores itself; 0 leaves it to the deployment."""
+    optimisation: int | None = None
+    """The search that recommended it, if one did."""
     converted: bool = False
     """Whether the file is another than was uploaded, so that what its manifest says of tensors is not its own."""
 
@@ -54,14 +58,18 @@ async def by_recommendation(
     if row is not None and row.recommendation is not None and reason is None:
         use = row.recommendation["use"]
         if use["artifact_id"] is None:
-            return Choice(use["engine"], artifact, dict(use["extra"]), use["device"])
+            return _followed(row, use, artifact)
         derived = await DerivedArtifacts(session).get(int(use["artifact_id"]))
         if derived is not None and store.exists(derived.sha256):
-            file = store.path(derived.sha256) / derived.model
-            return Choice(use["engine"], file, dict(use["extra"]), use["device"], converted=True)
+            return _followed(row, use, store.path(derived.sha256) / derived.model, converted=True)
         reason = "its converted form is gone"
     log.warning("optimisation.stale", optimisation_id=optimisation_id, reason=reason)
     return None
+
+
+def _followed(row: Optimisation, use: Mapping[str, Any], file: Path, *, converted: bool = False) -> Choice:
+    threads = int(use["threads"]) if "streams" in use["extra"] else 0
+    return Choice(use["engine"], file, dict(use["extra"]), use["device"], threads, row.id, converted)
 
 
 def why_stale(row: Optimisation | None) -> str | None:

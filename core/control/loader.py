@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from core.control.artifact_choice import Choice, by_format, by_recommendation
 from core.control.desired import DesiredDeployment
 from core.control.host_main import make_engine
@@ -19,7 +21,7 @@ from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.engines.cores import cores_available
 from core.engines.registry import engine_class
-from core.errors import LoadFailed
+from core.errors import EngineError, LoadFailed
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.runner import LocalRunner, Runner, RunnerOptions
 from core.serving.slot_policy import widths
@@ -28,6 +30,8 @@ from core.store.artifacts import ArtifactStore
 from core.store.manifest import Manifest, manifest_from_json
 from core.tasks.base import DEFAULT_LIMITS, MediaLimits, Task
 from core.tasks.registry import task_class
+
+log = structlog.get_logger(__name__)
 
 
 class Loader:
@@ -57,8 +61,27 @@ class Loader:
     async def load(self, desired: DesiredDeployment, version: int, on_state: Callable[[str], None]) -> Deployment:
         """Load and warm one version. Raises LoadFailed and others of PlatformError, with nothing left open."""
         format_, manifest, root = await self._artifact(desired, version)
-        choice = await self._choose(desired, version, format_, root / (manifest.model or "model.onnx"))
+        uploaded = root / (manifest.model or "model.onnx")
+        choice = await self._choose(desired, version, format_, uploaded)
+        try:
+            return await self._load(desired, version, manifest, root, choice, on_state)
+        except EngineError as error:
+            if choice.optimisation is None:
+                raise
+            # The version as it was uploaded may still do.
+            reason = error.message
+            log.warning("optimisation.not_loaded", model=desired.model, version=version, reason=reason)
+        return await self._load(desired, version, manifest, root, by_format("auto", format_, uploaded), on_state)
 
+    async def _load(
+        self,
+        desired: DesiredDeployment,
+        version: int,
+        manifest: Manifest,
+        root: Path,
+        choice: Choice,
+        on_state: Callable[[str], None],
+    ) -> Deployment:
         def make_task(signature: Signature) -> Task:
             return task_class(manifest.task)(manifest.task_config(), signature, root, self._limits)
 
@@ -119,7 +142,8 @@ class Loader:
             "artifact": str(choice.artifact),
             "engine_options": {
                 "device": device,
-                "widths": widths(bounds) if bounds else (),
+                "threads": choice.threads,
+                "widths": widths(bounds) if bounds and not choice.threads else (),
                 "extra": {**self._extra(choice.engine, desired), **told, **choice.extra},
             },
             "options": asdict(options),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -32,6 +34,9 @@ log = structlog.get_logger(__name__)
 POLL_S: Final = 15.0
 """A safety net: whoever adds work wakes the worker."""
 CLAIM_S: Final = 10.0
+FINISH_TRIES: Final = 10
+SCRATCH: Final = "optimising-"
+STALE_S: Final = 24 * 3600.0
 HOLD_EVERY_S: Final = 0.5
 """Progress is written down, and a wish to end is seen, this often."""
 LOST: Final = "The server that ran it ended; start it again. What was converted is kept."
@@ -66,6 +71,7 @@ class OptimisationRuns:
 
     async def run(self) -> None:
         """Search until cancelled, one at a time: two would disturb each other's measurements."""
+        await asyncio.to_thread(self._sweep)
         while True:
             self._wake.clear()
             try:
@@ -111,8 +117,24 @@ class OptimisationRuns:
             self.on_applied()
 
     async def _finish(self, optimisation_id: int, status: str, values: Mapping[str, Any]) -> None:
-        async with self._database.transaction() as session:
-            await Optimisations(session).finish(optimisation_id, status, **values)
+        for left in range(FINISH_TRIES - 1, -1, -1):
+            try:
+                async with self._database.transaction() as session:
+                    await Optimisations(session).finish(optimisation_id, status, **values)
+            except PlatformError as error:
+                if not left:
+                    raise
+                log.warning("optimisation.not_written", optimisation_id=optimisation_id, reason=error.message)
+                await asyncio.sleep(HOLD_EVERY_S)
+            else:
+                return
+
+    def _sweep(self) -> None:
+        """Remove what searches that were killed have left."""
+        for folder in self._settings.data_dir.glob(f"{SCRATCH}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > STALE_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     async def _end_lost(self) -> None:
         async with self._database.transaction() as session:
@@ -232,9 +254,7 @@ class _Run:
 
     def _scratch(self) -> tempfile.TemporaryDirectory[str]:
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(
-            prefix="optimising-", dir=self._settings.data_dir, ignore_cleanup_errors=True
-        )
+        return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self._settings.data_dir, ignore_cleanup_errors=True)
 
     def _subject(self, version: Version, inputs: Inputs, folder: Path) -> Subject:
         manifest = manifest_from_json(version.manifest)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.control.actor import SYSTEM, Actor
 from core.database.repositories.deployments import Deployments
+from core.database.repositories.models import Models
 from core.database.repositories.optimisations import Optimisations
 from core.database.repositories.samples import Samples
 from core.database.repositories.versions import Versions
@@ -152,6 +153,7 @@ def use_of(trial: TrialResult, derived: Mapping[str, int]) -> dict[str, Any]:
     conversion = trial.candidate.variant.conversion
     return {
         **trial.candidate.to_json(),
+        "extra": trial.candidate.extra,
         "label": trial.candidate.label,
         "artifact_id": derived.get(conversion) if conversion else None,
     }
@@ -179,11 +181,12 @@ async def apply_recommendation(session: AsyncSession, optimisation_id: int) -> b
     version = await session.get(Version, row.version_id) if row is not None else None
     if row is None or version is None or row.recommendation is None or not row.wanted.get("apply", True):
         return False
+    await Models(session).lock(version.model_id)  # what is desired must not change between here and the write
     deployment = await Deployments(session).get(version.model_id)
     if deployment is None or not deployment.running or deployment.spec.get("engine", "auto") != "auto":
         return False
     traffic = deployment.spec["traffic"]
-    optimised = await recommended_for(session, version.model_id, traffic)
+    optimised = {**(deployment.spec.get("optimised") or {}), str(version.version): row.id}
     if not any(int(share["version"]) == version.version for share in traffic):
         return False
     if optimised == deployment.spec.get("optimised"):

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Objective = Literal["latency", "throughput", "memory"]
+MIN_LABELLED = 50
+"""With fewer labelled items, accuracy tells less than how many of all answers agree."""
 Status = Literal["ok", "failed", "rejected", "slower"]
 
 
@@ -48,6 +50,14 @@ class Candidate:
     setting: Setting
 
     @property
+    def extra(self) -> dict[str, Any]:
+        """What the engine is told: the variant's own options, and what OpenVINO needs to run side by side."""
+        extra = dict(self.variant.extra)
+        if self.variant.engine == "openvino" and self.setting.slots > 1:
+            extra |= {"streams": self.setting.slots, "hint": "throughput"}
+        return extra
+
+    @property
     def label(self) -> str:
         """For people: `openvino bf16, 2 threads, 1 slot, batches of 1`."""
         s = self.setting
@@ -70,9 +80,9 @@ class Candidate:
 class Fidelity:
     """How closely a variant's answers follow the reference's, over `items` judging items.
 
-    `cosine` is the mean over items of the cosine between all floating-point outputs, flattened; `max_error` the
-    largest absolute difference of one number; `top1_agreement` the part of items with the same largest class,
-    where the answers are classes; `accuracy` the part of labelled items answered rightly.
+    `cosine` is the mean over items of the cosine between outputs, flattened, of the output that follows worst;
+    `max_error` the largest absolute difference of one number; `top1_agreement` the part of items with the same
+    largest class, where the answers are classes; `accuracy` the part of labelled items answered rightly.
     """
 
     items: int
@@ -81,14 +91,20 @@ class Fidelity:
     top1_agreement: float | None = None
     accuracy: float | None = None
     reference_accuracy: float | None = None
+    labelled: int = 0
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether there are labels enough, and right ones: the reference itself must agree with most of them."""
+        return self.labelled >= MIN_LABELLED and (self.reference_accuracy or 0.0) > 0.5
 
     @property
     def loss(self) -> float:
         """What `max_accuracy_loss` bounds: accuracy lost where there are labels, else the part of top answers that
         differ, else one less the cosine.
         """
-        if self.accuracy is not None and self.reference_accuracy is not None:
-            return max(0.0, self.reference_accuracy - self.accuracy)
+        if self.by_labels:
+            return max(0.0, (self.reference_accuracy or 0.0) - (self.accuracy or 0.0))
         if self.top1_agreement is not None:
             return 1 - self.top1_agreement
         return 1 - self.cosine
@@ -96,7 +112,7 @@ class Fidelity:
     @property
     def loss_label(self) -> str:
         """What `loss` is, for a sentence."""
-        if self.accuracy is not None:
+        if self.by_labels:
             return "of the labelled samples' accuracy lost"
         return "of the top answers differ" if self.top1_agreement is not None else "lost in cosine similarity"
 

@@ -19,7 +19,7 @@ class Comparison:
     def __init__(self, classes: str | None = None) -> None:
         self._classes = classes
         self._items = 0
-        self._cosine = 0.0
+        self._cosines: dict[str, float] = {}
         self._max_error = 0.0
         self._agreed = 0
         self._labelled = self._right = self._reference_right = 0
@@ -33,10 +33,11 @@ class Comparison:
             if name not in outputs or outputs[name].shape != wanted.shape:
                 raise ValueError(f"The output {name!r} is missing or has another shape than the reference's.")
         items = next(iter(reference.values())).shape[0]
-        theirs, ours = _flat(reference, items), _flat({name: outputs[name] for name in reference}, items)
         self._items += items
-        self._cosine += float(_cosines(theirs, ours).sum())
-        self._max_error = max(self._max_error, _largest(theirs, ours))
+        for name, wanted in reference.items():
+            theirs, ours = _flat(wanted, outputs[name], items)
+            self._cosines[name] = self._cosines.get(name, 0.0) + float(_cosines(theirs, ours).sum())
+            self._max_error = max(self._max_error, _largest(theirs, ours))
         if self._classes is not None:
             self._add_classes(reference[self._classes], outputs[self._classes], labels)
 
@@ -58,11 +59,12 @@ class Comparison:
         accuracy = self._right / self._labelled if self._labelled else None
         return Fidelity(
             items=self._items,
-            cosine=self._cosine / self._items,
+            cosine=min(self._cosines.values()) / self._items,
             max_error=self._max_error,
             top1_agreement=self._agreed / self._items if self._classes is not None else None,
             accuracy=accuracy,
             reference_accuracy=self._reference_right / self._labelled if self._labelled else None,
+            labelled=self._labelled,
         )
 
 
@@ -74,24 +76,34 @@ def class_output(outputs: Outputs) -> str | None:
     return found[0]
 
 
-def _flat(outputs: Outputs, items: int) -> np.ndarray[Any, Any]:
-    """[items, everything]; whole numbers count as they are, text by whether it is the same."""
-    parts = [
-        array.reshape(items, -1).astype(np.float64) for array in outputs.values() if array.dtype.kind not in "OSU"
-    ]
-    return np.concatenate(parts, axis=1) if parts else np.zeros((items, 0))
+def _flat(
+    theirs: np.ndarray[Any, Any], ours: np.ndarray[Any, Any], items: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Both as [items, everything]. Texts count as one where they are the same, and nothing where they are not."""
+    if theirs.dtype.kind in "OSU":
+        same = (theirs.astype(np.str_) == ours.astype(np.str_)).reshape(items, -1).astype(np.float64)
+        return np.ones_like(same), same
+    return theirs.reshape(items, -1).astype(np.float64), ours.reshape(items, -1).astype(np.float64)
 
 
 def _cosines(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    b = np.nan_to_num(b, nan=0.0, posinf=0.0, neginf=0.0)
+    a, b = _finite(a), _finite(b)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     same = np.all(np.abs(a - b) <= _TINY, axis=1)
     cosines = np.sum(a * b, axis=1) / np.maximum(lengths, _TINY)
     return np.where(same, 1.0, cosines)
 
 
+def _finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Masked logits are minus infinity on purpose; where they are in both, they are alike.
+    finite: np.ndarray[Any, Any] = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite
+
+
 def _largest(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     if not a.size:
         return 0.0
-    largest = float(np.max(np.abs(a - b)))
+    with np.errstate(invalid="ignore"):
+        differences = np.where(a == b, 0.0, np.abs(a - b))
+    largest = float(np.max(differences))
     return largest if np.isfinite(largest) else float(np.finfo(np.float32).max)

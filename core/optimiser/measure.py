@@ -46,9 +46,7 @@ def load(candidate: Candidate, artifact: Path, told: Mapping[str, Any]) -> tuple
     """A loaded engine, and the seconds that took. Raises what the engine raises."""
     variant, setting = candidate.variant, candidate.setting
     engine = engine_class(variant.engine)()
-    extra = {**told, **dict(variant.extra)}
-    if variant.engine == "openvino" and setting.slots > 1:
-        extra |= {"streams": setting.slots, "hint": "throughput"}
+    extra = {**told, **candidate.extra}
     began = time.monotonic()
     engine.load(artifact, EngineOptions(variant.device, setting.threads, (), extra))
     return engine, time.monotonic() - began

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.optimiser.candidate import Figures, Objective, TrialResult
+from core.optimiser.candidate import Fidelity, Figures, Objective, TrialResult
 from core.optimiser.space import must_be_judged
 
+_LEAST_BYTES = 1 << 20
+_ROUNDING = 1e-9
+"""99 of 100 lose 0.01 and a little, in floating point."""
+MIN_JUDGING = 20
+"""With fewer judging items nothing lossy is chosen: one differing answer could not be told from a rate."""
 MIN_GAIN = 0.03
 """Less than this is not worth another engine, however calm the machine."""
 
@@ -36,17 +41,19 @@ def score(objective: Objective, figures: Figures) -> float:
     """The figure that the objective asks for, larger being better."""
     if objective == "latency":
         return 1 / figures.p50_ms
-    return figures.throughput_per_s if objective == "throughput" else 1 / max(1, figures.memory_bytes)
+    return figures.throughput_per_s if objective == "throughput" else 1 / max(_LEAST_BYTES, figures.memory_bytes)
 
 
-def judge(result_loss: float | None, tolerance: float, *, lossy: bool, synthetic: bool) -> str:
-    """Why a variant may not be chosen; empty where it may. `result_loss` None where nothing was compared."""
+def judge(fidelity: Fidelity | None, tolerance: float, *, lossy: bool, synthetic: bool) -> str:
+    """Why a variant may not be chosen; empty where it may. `fidelity` None where nothing was compared."""
     if lossy and synthetic:
         return "There are no samples to judge it by: upload some, and it can be chosen."
-    if result_loss is None:
+    if fidelity is None:
         return "Its answers could not be compared with the reference's."
-    if result_loss > tolerance:
-        return f"It loses {result_loss:.2%}, and at most {tolerance:.2%} is allowed."
+    if lossy and fidelity.items < MIN_JUDGING:
+        return f"Only {fidelity.items} items judge it, and {MIN_JUDGING} are needed: upload more samples."
+    if fidelity.loss > tolerance + _ROUNDING:
+        return f"It loses {fidelity.loss:.2%}, and at most {tolerance:.2%} is allowed."
     return ""
 
 

@@ -42,7 +42,10 @@ def split(samples: Sequence[AnySample]) -> tuple[list[AnySample], list[AnySample
     The same samples always fall the same way. An odd one calibrates: what was not calibrated cannot be judged.
     """
     ordered = sorted(samples, key=lambda sample: (sample.label or "", sample.sha256))
-    return ordered[::2], ordered[1::2]
+    # Each in an order that labels have no part in, so that the first so many are of all of them.
+    halves = (sorted(half, key=lambda sample: sample.sha256) for half in (ordered[::2], ordered[1::2]))
+    calibrating, judging = halves
+    return calibrating, judging
 
 
 def engine_inputs(sample: StoredSample, task: Task, signature: Signature) -> dict[str, Array]:

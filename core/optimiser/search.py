@@ -218,7 +218,11 @@ class Search:
             told={} if candidate.variant.conversion else subject.told,
         )
         # The reference has to be had; the others get no more time than is left.
-        wall_s = self.limits.wall_s if keep else max(1.0, min(self.limits.wall_s, self._left_s + SPARE_S))
+        wall_s = (
+            max(self.limits.wall_s, self.wanted.budget_s)
+            if keep
+            else max(1.0, min(self.limits.wall_s, self._left_s + SPARE_S))
+        )
         return await run_trial(job, replace(self.limits, wall_s=wall_s))
 
     def _stop_ms(self, candidate: Candidate) -> float | None:
@@ -238,8 +242,9 @@ class Search:
             if same.reference:
                 return replace(trial, figures=figures, speedup=self._score(figures) / self._base_score)
         lossy = space.must_be_judged(trial.candidate.variant)
-        loss = figures.fidelity.loss if figures.fidelity else None
-        reason = judge(loss, self.wanted.max_accuracy_loss, lossy=lossy, synthetic=self.subject.synthetic)
+        reason = judge(
+            figures.fidelity, self.wanted.max_accuracy_loss, lossy=lossy, synthetic=self.subject.synthetic
+        )
         status: Status = "rejected" if reason else "ok"
         return replace(
             trial, figures=figures, status=status, reason=reason, speedup=self._score(figures) / self._base_score

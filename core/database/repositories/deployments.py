@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -45,13 +45,13 @@ class Deployments(Repository):
         return await self._change(model_id, now.spec, running=False, by=by)
 
     async def previous(self, model_id: int) -> DeploymentHistory | None:
-        """The newest state before the present one that ran with other traffic: where a rollback goes."""
+        """The newest state before that ran other versions, or other forms of them: where a rollback goes."""
         now = await self.get(model_id)
         generation = 0 if now is None else now.generation
         while now is not None:
             rows = await self._history_before(model_id, generation)
             for row in rows:
-                if row.spec.get("traffic") != now.spec.get("traffic"):
+                if _runs(row.spec) != _runs(now.spec):
                     return row
             if len(rows) < _STEP:
                 break
@@ -122,3 +122,8 @@ class Deployments(Repository):
         )
         query = query.order_by(DeploymentHistory.generation.desc()).limit(_STEP)
         return (await self._session.scalars(query)).all()
+
+
+def _runs(spec: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What of a spec decides about answers: the versions, and the converted forms that they run as."""
+    return spec.get("traffic"), spec.get("optimised") or {}

@@ -95,8 +95,17 @@ class Optimisations(Repository):
         await Revisions(self._session).bump(REVISION)
 
     async def _forget_old(self, version_id: int) -> None:
-        mine = select(Optimisation.id).where(Optimisation.version_id == version_id)
-        kept = (await self._session.scalars(mine.order_by(Optimisation.id.desc()).limit(KEEP))).all()
-        if len(kept) == KEEP:
-            old = delete(Optimisation).where(Optimisation.version_id == version_id, Optimisation.id < kept[-1])
-            await self._session.execute(old)
+        """Those that ended without a result go first: a deployment may follow one that has one."""
+        for done in (Optimisation.status == "done", Optimisation.status != "done"):
+            of_version = (Optimisation.version_id == version_id, done)
+            newest = select(Optimisation.id).where(*of_version).order_by(Optimisation.id.desc()).limit(KEEP)
+            kept = (await self._session.scalars(newest)).all()
+            if len(kept) == KEEP:
+                await self._session.execute(delete(Optimisation).where(*of_version, Optimisation.id < kept[-1]))
+
+    async def any_running(self) -> bool:
+        """Whether somebody is at work on one."""
+        query = select(Optimisation.id).where(
+            Optimisation.status == "running", Optimisation.claimed_until > utc_now()
+        )
+        return await self._session.scalar(query.limit(1)) is not None

@@ -25,18 +25,39 @@ def test_what_differs_is_counted() -> None:
     comparison.add({"y": SCORES}, {"y": other}, [1, None])
     found = comparison.result()
     assert (found.top1_agreement, found.max_error) == (0.5, 2.0)
-    assert (found.accuracy, found.reference_accuracy, found.loss) == (0.0, 1.0, 1.0)
+    assert (found.accuracy, found.reference_accuracy, found.labelled) == (0.0, 1.0, 1)
     expected = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(SCORES, other, strict=True)]
     assert found.cosine == pytest.approx(np.mean(expected))
 
 
-def test_several_outputs_are_compared_as_one() -> None:
+def test_of_several_outputs_the_worst_counts() -> None:
     comparison = Comparison()
     reference = {"a": np.ones((1, 2), np.float32), "b": np.array([[[2.0]]]), "name": np.array(["x"], object)}
     comparison.add(reference, {"a": np.ones((1, 2)), "b": np.array([[[-2.0]]]), "name": np.array(["x"], object)})
     found = comparison.result()
-    assert found.cosine == pytest.approx((2 - 4) / 6)
+    assert found.cosine == pytest.approx(-1)
     assert found.max_error == 4.0
+
+
+def test_a_large_output_hides_no_small_one() -> None:
+    boxes, scores = np.full((1, 400), 500.0), np.full((1, 100), 0.5)
+    comparison = Comparison()
+    comparison.add({"boxes": boxes, "scores": scores}, {"boxes": boxes, "scores": np.zeros_like(scores)})
+    assert comparison.result().cosine == 0.0
+
+
+def test_masked_logits_that_are_alike_are_alike() -> None:
+    masked = np.array([[1.0, -np.inf, 2.0]])
+    comparison = Comparison()
+    comparison.add({"y": masked}, {"y": masked.copy()})
+    found = comparison.result()
+    assert (found.cosine, found.max_error) == (pytest.approx(1.0), 0.0)
+
+
+def test_other_texts_are_seen() -> None:
+    comparison = Comparison()
+    comparison.add({"y": np.array([["a", "b"]], object)}, {"y": np.array([["a", "c"]], object)})
+    assert comparison.result().cosine == pytest.approx(1 / np.sqrt(2))
 
 
 def test_answers_that_are_no_numbers_are_far_off() -> None:

@@ -80,9 +80,15 @@ def test_made_up_inputs_are_said_so() -> None:
     ],
 )
 def test_who_may_be_chosen(loss: float | None, lossy: bool, synthetic: bool, why: str) -> None:
-    said = judge(loss, 0.01, lossy=lossy, synthetic=synthetic)
+    fidelity = None if loss is None else Fidelity(200, 1 - loss, 0.1)
+    said = judge(fidelity, 0.01, lossy=lossy, synthetic=synthetic)
     assert why in said
     assert bool(said) == bool(why)
+
+
+def test_too_few_judges_choose_nothing_lossy() -> None:
+    assert "19 items judge" in judge(Fidelity(19, 1.0, 0.0, 1.0), 0.01, lossy=True, synthetic=False)
+    assert not judge(Fidelity(19, 1.0, 0.0, 1.0), 0.01, lossy=False, synthetic=False)
 
 
 def test_the_pareto_table_has_what_no_other_beats() -> None:
@@ -100,8 +106,11 @@ def test_the_pareto_table_has_what_no_other_beats() -> None:
     [
         (Fidelity(10, 0.98, 1.0), 0.02, "lost in cosine similarity"),
         (Fidelity(10, 0.98, 1.0, 0.9), 0.1, "of the top answers differ"),
-        (Fidelity(10, 0.98, 1.0, 0.9, 0.8, 0.85), 0.05, "of the labelled samples' accuracy lost"),
-        (Fidelity(10, 0.98, 1.0, 0.9, 0.9, 0.85), 0.0, "of the labelled samples' accuracy lost"),
+        (Fidelity(100, 0.98, 1.0, 0.9, 0.8, 0.85, 60), 0.05, "of the labelled samples' accuracy lost"),
+        (Fidelity(100, 0.98, 1.0, 0.9, 0.9, 0.85, 60), 0.0, "of the labelled samples' accuracy lost"),
+        # Few labels, or labels that the reference itself does not meet, prove nothing.
+        (Fidelity(100, 0.98, 1.0, 0.9, 1.0, 1.0, 5), 0.1, "of the top answers differ"),
+        (Fidelity(100, 0.98, 1.0, 0.9, 0.0, 0.0, 60), 0.1, "of the top answers differ"),
     ],
 )
 def test_what_is_lost(fidelity: Fidelity, loss: float, label: str) -> None:
