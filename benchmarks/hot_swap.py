@@ -17,6 +17,7 @@ from benchmarks.harness.load import Load, Measured
 from benchmarks.harness.machine import load_core, server_core
 from benchmarks.harness.pulvinar import MODEL_OF, Admin, Installation
 from benchmarks.harness.report import Reach, at_most
+from benchmarks.harness.svg import Bars, bar_chart
 from benchmarks.harness.workload import TINY, Workload, photo
 
 SLOWER = 1.5
@@ -116,6 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {"runs": [one.to_json() for one in found]},
         [report.table(head, rows)],
         [reach for one in found for reach in reaches(one)],
+        bar_chart(
+            Bars(
+                "p99 before and while versions are swapped",
+                "ms",
+                {one.workload: {"steady": one.steady.p99_ms, "swapping": one.swapping.p99_ms} for one in found},
+            )
+        ),
     )
 
 
