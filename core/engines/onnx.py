@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -160,6 +161,8 @@ class OnnxEngine(Engine):
 
 
 def _library() -> ModuleType:
+    # Before the import: switching events off afterwards leaves a database of them in the user's cache folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         library = import_module("onnxruntime")
     except Exception as error:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +163,17 @@ def test_a_large_file_is_not_searched(tmp_path: Path) -> None:
     engine.load(big(tmp_path, 8), EngineOptions())
     assert not engine.bounded
     engine.close()
+
+
+def test_nothing_is_noted_about_its_use(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    model = doubling(tmp_path)
+    code = (
+        "import sys, pathlib; from core.engines.base import EngineOptions; "
+        "from core.engines.onnx import OnnxEngine; "
+        "OnnxEngine().load(pathlib.Path(sys.argv[1]), EngineOptions())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    subprocess.run([sys.executable, "-c", code, str(model)], env={**environment, "HOME": str(home)}, check=True)
+    assert not list(home.rglob("*"))
