@@ -368,7 +368,7 @@ def test_nothing_outlives_a_control_process_that_is_killed_and_a_restart_serves_
         stuck = workers(server)[0]
         stuck.suspend()
         server.kill()
-        wait_gone([one for one in everybody if one != stuck], server.drain_s + 2)
+        wait_gone([one for one in everybody if one != stuck], server.drain_s + 20)
         stuck.resume()
         wait_gone([stuck], server.drain_s + 8)
 
