@@ -165,7 +165,6 @@ class _Run:
         self._phase = Progress("preparing the samples")
         self._made: dict[str, int] = {}
         """Ids of derived artifacts by conversion."""
-        self._changed = asyncio.Event()
 
     async def outcome(self) -> tuple[str, dict[str, Any]]:
         """How it ends, and what is to be written down. Raises PlatformError."""
@@ -196,7 +195,6 @@ class _Run:
 
     async def _hold_until_unwanted(self) -> None:
         while True:
-            self._changed.clear()
             with contextlib.suppress(PlatformError):  # a locked database: the next time will do
                 async with self._database.transaction() as session:
                     repository = Optimisations(session)
