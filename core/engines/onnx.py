@@ -10,15 +10,14 @@ from types import ModuleType
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import psutil
 import structlog
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
 from core.engines.cores import cores_available
 from core.engines.extras import refuse_unknown
-from core.engines.heap import trim_heap
+from core.engines.heap import Growth, trim_heap
 from core.engines.onnx_binding import run_bound
-from core.engines.onnx_providers import chosen_providers, devices, provider_name
+from core.engines.onnx_providers import built_in, chosen_providers, devices, provider_name
 from core.engines.onnx_widths import open_sharing
 from core.engines.sentences import sentence
 from core.errors import EngineUnavailable, LoadFailed, RunFailed
@@ -99,13 +98,21 @@ class OnnxEngine(Engine):
             precisions=("fp32", "fp16", "int8"),
         )
 
+    @classmethod
+    def providers(cls) -> tuple[str, ...]:
+        """What `extra` may name as `provider`, of what the library was built with; empty without the library."""
+        try:
+            return built_in(_library())
+        except EngineUnavailable:
+            return ()
+
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Open the model; external data is read from beside it. Raises LoadFailed or EngineUnavailable."""
         library = _library()
         refuse_unknown(options.extra, _OPTIONS)
         threads = max(options.widths, default=options.threads) or cores_available()
         providers = chosen_providers(library, options, threads)
-        before_bytes = psutil.Process().memory_info().rss
+        self._growth = Growth()
         try:
             file_bytes = artifact.stat().st_size
             sessions = _open(library, artifact, options, providers)
@@ -120,7 +127,7 @@ class OnnxEngine(Engine):
         self._on_cpu = providers == ["CPUExecutionProvider"]
         self._bound = not self._plain or (options.device != "cpu" and not _has_text(signature))
         self.bounded = self._on_cpu and _is_bounded(artifact, file_bytes)
-        self._memory_bytes = max(file_bytes, psutil.Process().memory_info().rss - before_bytes)
+        self._file_bytes, self._memory_bytes = file_bytes, self._growth.bytes(file_bytes)
         return signature
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
@@ -148,9 +155,10 @@ class OnnxEngine(Engine):
             for session in {id(session): session for session in self._sessions}.values():
                 session.run(self._outputs, dict(inputs), options)
         trim_heap()
+        self._memory_bytes = self._growth.bytes(self._file_bytes)
 
     def memory(self) -> int:
-        """The larger of the model's file size and the process's growth while it loaded; 0 once closed."""
+        """The larger of the file's size and of the process's growth while it loaded and warmed; 0 once closed."""
         return self._memory_bytes
 
     def close(self) -> None:

@@ -47,6 +47,11 @@ def provider_name(providers: list[Any]) -> str:
     return str(first if isinstance(first, str) else first[0])
 
 
+def built_in(library: ModuleType) -> tuple[str, ...]:
+    """Our names of the providers that the library was built with."""
+    return tuple(ours for ours, name in _NAMES.items() if name in library.get_available_providers())
+
+
 def devices(library: ModuleType) -> tuple[str, ...]:
     """Those that the library was built for; whether a driver is there shows when a model loads."""
     return ("cpu", "cuda:0") if _NAMES["cuda"] in library.get_available_providers() else ("cpu",)

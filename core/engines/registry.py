@@ -20,6 +20,7 @@ ENGINES: Final[Mapping[str, str]] = {
     "openvino": "core.engines.openvino:OpenvinoEngine",
     "torch": "core.engines.torch:TorchEngine",
     "tensorrt": "core.engines.tensorrt:TensorrtEngine",
+    "ctranslate2": "core.engines.ctranslate2:Ctranslate2Engine",
     "fake": "core.engines.fake:FakeEngine",
 }
 GROUP: Final = "pulvinar.engines"
@@ -56,6 +57,17 @@ def engines_for(format: str) -> list[str]:
 def list_engines() -> list[EngineInfo]:
     """What each engine says about itself on this machine. Never raises."""
     return [_info(name) for name in _places()]
+
+
+def outside_engines() -> dict[str, tuple[str, ...]]:
+    """The formats of the engines that other packages have brought and that can be imported, by name."""
+    found = {}
+    for name in _places().keys() - ENGINES.keys():
+        try:
+            found[name] = engine_class(name).formats
+        except EngineUnavailable:
+            continue
+    return found
 
 
 def _places() -> Mapping[str, str]:

@@ -30,7 +30,9 @@ class Variant:
         """For people: `openvino bf16`, `onnx int8 (int8-static)`."""
         after = f" ({self.conversion})" if self.conversion else ""
         on = "" if self.device == "cpu" else f" on {self.device}"
-        return f"{self.engine} {self.precision}{after}{on}"
+        provider = dict(self.extra).get("provider")
+        engine = f"{self.engine} with {provider}," if provider else self.engine
+        return f"{engine} {self.precision}{after}{on}"
 
 
 @dataclass(frozen=True, slots=True)

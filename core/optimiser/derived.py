@@ -74,12 +74,17 @@ class Derived:
     async def remove(self, artifact_id: int) -> None:
         """Remove one with its files. Raises NotFound."""
         async with self._making:
-            async with self._database.transaction() as session:
-                known = await DerivedArtifacts(session).get(artifact_id)
-                if known is None:
-                    raise NotFound("There is no such derived artifact.")
-                await DerivedArtifacts(session).remove(known)
-            await self._forget(known.sha256)
+            async with self._database.session() as session:
+                found = await DerivedArtifacts(session).get(artifact_id)
+            if found is None:
+                raise NotFound("There is no such derived artifact.")
+            async with self._store.changing([found.sha256]):
+                async with self._database.transaction() as session:
+                    known = await DerivedArtifacts(session).get(artifact_id)
+                    if known is None:
+                        raise NotFound("There is no such derived artifact.")
+                    await DerivedArtifacts(session).remove(known)
+                await self._forget(found.sha256)
 
     def path(self, artifact: DerivedArtifact) -> Path:
         """The model file that an engine loads."""
@@ -96,18 +101,23 @@ class Derived:
             job = ConvertJob(recipe["conversion"], source, staged, feeds, recipe["options"] or {})
             made = await run_conversion(job, self._limits)
             sha256, size_bytes = await asyncio.to_thread(_digest, staged)
-            await self._store.publish(staged, sha256)
+            async with self._store.changing([sha256]):
+                await self._store.publish(staged, sha256)
+                row, replaced = await self._write(version, recipe, made, sha256, size_bytes, by)
         finally:
             await asyncio.to_thread(self._store.drop, staged)
-        return await self._write(version, recipe, made, sha256, size_bytes, by)
+        if replaced is not None:
+            async with self._store.changing([replaced]):
+                await self._forget(replaced)
+        return row
 
     async def _write(
         self, version: Version, recipe: Mapping[str, Any], made: Converted, sha256: str, size_bytes: int, by: str
-    ) -> DerivedArtifact:
-        replaced: str | None = sha256
+    ) -> tuple[DerivedArtifact, str | None]:
+        """The row, and the address of what it replaces."""
         try:
             async with self._database.transaction() as session:
-                row, replaced = await DerivedArtifacts(session).put(
+                return await DerivedArtifacts(session).put(
                     version.id,
                     _key(recipe),
                     conversion=recipe["conversion"],
@@ -118,10 +128,9 @@ class Derived:
                     recipe={**recipe, "notes": made.notes},
                     made_by=by,
                 )
-            return row
-        finally:
-            if replaced is not None:  # what this one replaces, or itself where its row could not be written
-                await self._forget(replaced)
+        except BaseException:
+            await self._forget(sha256)
+            raise
 
     async def _forget(self, sha256: str) -> None:
         async with self._database.session() as session:

@@ -20,7 +20,8 @@ _MAX_REASONS: Final = 20
 class FeedJob:
     """Samples of one version: its manifest, files and signature; the feeds go into the folder `into`.
 
-    Without samples, `synthetic_count` inputs are made up.
+    Without samples, `synthetic_count` inputs are made up. What is written ends once it took `seconds` or has
+    `max_bytes`, with one sample at least.
     """
 
     manifest: Mapping[str, Any]
@@ -30,26 +31,31 @@ class FeedJob:
     into: Path
     max_pixels: int = MediaLimits().max_pixels
     synthetic_count: int = 32
+    seconds: float = 240.0
+    max_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Feeds:
     """Files of engine inputs; `ids` are the samples behind them, in order, none where they are made up.
 
-    `left_out` says why samples could not be used, of the first twenty.
+    `left_out` says why samples could not be used, of the first twenty; `cut` why those after the last of `ids`
+    were not looked at, as the end of a sentence; empty where all were.
     """
 
     paths: list[Path]
     ids: list[int]
     synthetic: bool
     left_out: list[str]
+    cut: str = ""
 
 
 async def make_feeds(job: FeedJob, limits: ConvertLimits = DEFAULT_LIMITS) -> Feeds:
     """Prepare samples as serving would. Raises ConversionFailed where not one of them can be used."""
     done = await ask("core.optimiser.feed_child", _to_json(job), limits, "The preparation of the samples")
     paths = [job.into / f"{number:06}.npz" for number in range(int(done["count"]))]
-    return Feeds(paths, [int(one) for one in done["ids"]], not job.samples, [str(why) for why in done["left_out"]])
+    ids, left_out = [int(one) for one in done["ids"]], [str(why) for why in done["left_out"]]
+    return Feeds(paths, ids, not job.samples, left_out, str(done["cut"]))
 
 
 def _to_json(job: FeedJob) -> dict[str, Any]:
@@ -61,6 +67,8 @@ def _to_json(job: FeedJob) -> dict[str, Any]:
         "into": str(job.into.absolute()),
         "max_pixels": job.max_pixels,
         "synthetic_count": job.synthetic_count,
+        "seconds": job.seconds,
+        "max_bytes": job.max_bytes,
     }
 
 
@@ -70,14 +78,16 @@ def main() -> None:
 
 
 def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
-    from core.optimiser.feeds import write_feeds
+    from core.optimiser.feeds import Bounds, write_feeds
     from core.store.manifest import manifest_from_json
     from core.tasks.registry import task_class
 
+    bounds = Bounds(float(job["seconds"]), int(job["max_bytes"]))
     signature, manifest = Signature.from_json(job["signature"]), manifest_from_json(job["manifest"])
     if not job["samples"]:
         made_up = synthetic(signature, manifest.preprocess, int(job["synthetic_count"]))
-        return {"count": len(write_feeds(made_up, Path(job["into"]))), "ids": [], "left_out": []}
+        count = len(write_feeds(bounds.of(made_up), Path(job["into"])))
+        return {"count": count, "ids": [], "left_out": [], "cut": bounds.cut}
     limits = MediaLimits(int(job["max_pixels"]))
     task = task_class(manifest.task)(manifest.task_config(), signature, Path(job["root"]), limits)
     ids: list[int] = []
@@ -86,18 +96,19 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
     def usable() -> Any:
         for number, sha256, media_type, path in job["samples"]:
             try:
-                yield engine_inputs(StoredSample(number, sha256, media_type, None, Path(path)), task, signature)
+                inputs = engine_inputs(StoredSample(number, sha256, media_type, None, Path(path)), task, signature)
             except PlatformError as error:
                 left_out.append(f"Sample {number}: {error.message}")
             except OSError:
                 left_out.append(f"Sample {number}: its file is missing.")
             else:
                 ids.append(number)
+                yield inputs
 
-    count = len(write_feeds(usable(), Path(job["into"])))
+    count = len(write_feeds(bounds.of(usable()), Path(job["into"])))
     if count == 0:
         raise ConversionFailed(f"No sample can be used. {left_out[0]}")
-    return {"count": count, "ids": ids, "left_out": left_out[:_MAX_REASONS]}
+    return {"count": count, "ids": ids[:count], "left_out": left_out[:_MAX_REASONS], "cut": bounds.cut}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,31 @@ class NpzFeeds:
                     yield {name: arrays[name] for name in arrays.files}
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise ConversionFailed("A file of calibration inputs cannot be read; make it anew.") from error
+
+
+@dataclass(slots=True)
+class Bounds:
+    """How long feeds may be made for, in seconds, and how many bytes they may have together.
+
+    `cut` says afterwards why there are no more, as the end of a sentence; empty where all came.
+    """
+
+    seconds: float
+    max_bytes: int
+    cut: str = ""
+
+    def of(self, feeds: Iterable[Tensors]) -> Iterator[Tensors]:
+        """Yield the feeds, the first in any case, until a bound is reached."""
+        until, size_bytes = time.monotonic() + self.seconds, 0
+        for number, feed in enumerate(feeds):
+            size_bytes += sum(array.nbytes for array in feed.values())
+            if number and size_bytes > self.max_bytes:
+                self.cut = f"more would take over {self.max_bytes >> 20} MiB"
+                return
+            if number and time.monotonic() > until:
+                self.cut = f"preparing more would take over {self.seconds:.0f} s"
+                return
+            yield feed
 
 
 def write_feeds(feeds: Iterable[Tensors], folder: Path) -> list[Path]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from core.engines.registry import engine_class
 from core.errors import RunFailed
 from core.optimiser.candidate import Candidate, Figures
 from core.optimiser.fidelity import Comparison, class_output
+from core.tasks.vectors import Pooled
 from core.validation.memory import peak_memory_bytes
 
 WARM_RUNS: Final = 3
 MIN_RUNS: Final = 20
 STOP_AFTER: Final = 8
-"""So many runs tell whether a candidate is hopelessly slower."""
+STOP_AFTER_S: Final = 0.1
+"""So many runs, for so long, tell whether a candidate is hopelessly slower: the fastest of them does, since other
+work on the machine only adds."""
 
 
 class Slower(Exception):
@@ -36,7 +40,7 @@ class Slower(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to measure: seconds for each of latency and throughput; stop where p50 is over `stop_ms`."""
+    """How long to measure: seconds for each of latency and throughput; stop where no run is within `stop_ms`."""
 
     seconds: float = 2.0
     stop_ms: float | None = None
@@ -90,13 +94,16 @@ def repeated(item: Tensors, count: int) -> dict[str, np.ndarray[Any, Any]]:
 
 def _latencies(engine: Engine, batch: Tensors, plan: Plan) -> list[float]:
     times: list[float] = []
+    judged = plan.stop_ms is None
     until = time.monotonic() + plan.seconds
     while len(times) < MIN_RUNS or time.monotonic() < until:
         began = time.perf_counter()
         engine.run(batch)
         times.append((time.perf_counter() - began) * 1000)
-        if len(times) == STOP_AFTER and plan.stop_ms is not None and float(np.median(times)) > plan.stop_ms:
-            raise Slower(float(np.median(times)))
+        if not judged and len(times) >= STOP_AFTER and sum(times) >= STOP_AFTER_S * 1000:
+            judged = True
+            if plan.stop_ms is not None and min(times) > plan.stop_ms:
+                raise Slower(float(np.median(times)))
         if time.monotonic() > until + plan.seconds and len(times) >= 3:
             break
     return times
@@ -127,11 +134,31 @@ def _throughput(engine: Engine, batch: Tensors, candidate: Candidate, seconds: f
     return sum(counts) * candidate.setting.batch / (time.monotonic() - began)
 
 
-def answer(engine: Engine, feeds: Iterable[Tensors], folder: Path) -> None:
-    """Keep the outputs for every feed in `folder`, for other trials to be compared with."""
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How long answering all feeds may take, and how many bytes the answers kept may have together."""
+
+    seconds: float = 60.0
+    max_bytes: int = 1 << 30
+
+
+def answer(
+    engine: Engine, feeds: Iterable[Tensors], folder: Path, bounds: Judging, pooled: Pooled | None = None
+) -> int:
+    """Keep the outputs for the feeds in `folder`, or the vectors made of them, for other trials to be held to.
+
+    Ends where a bound is reached, with the first feed answered at least; returns how many were.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    until, size_bytes, count = time.monotonic() + bounds.seconds, 0, 0
     for number, feed in enumerate(feeds):
-        np.savez(folder / f"{number:06}.npz", **_plain(engine.run(feed)))  # type: ignore[arg-type]
+        outputs = _answered(engine, feed, pooled)
+        size_bytes += sum(array.nbytes for array in outputs.values())
+        if number and (size_bytes > bounds.max_bytes or time.monotonic() > until):
+            break
+        np.savez(folder / f"{number:06}.npz", **outputs)  # type: ignore[arg-type]
+        count += 1
+    return count
 
 
 def compare(
@@ -141,23 +168,35 @@ def compare(
     labels: Sequence[Sequence[int | None]],
     *,
     classes: bool,
-    on_batch: Callable[[], None] = lambda: None,
+    pooled: Pooled | None = None,
+    seconds: float = math.inf,
 ) -> Comparison:
-    """Hold the answers to every feed against those kept in `folder`. Raises RunFailed where they cannot be."""
+    """Hold the answers to the feeds against those kept in `folder`, for so long; the first in any case.
+
+    Raises RunFailed where they cannot be compared.
+    """
     comparison: Comparison | None = None
+    until = time.monotonic() + seconds
     for number, feed in enumerate(feeds):
+        if number and time.monotonic() > until:
+            break
         with np.load(folder / f"{number:06}.npz", allow_pickle=False) as kept:
             reference = {name: kept[name] for name in kept.files}
         if comparison is None:
             comparison = Comparison(class_output(reference) if classes else None)
         try:
-            comparison.add(reference, _plain(engine.run(feed)), labels[number] if labels else ())
+            comparison.add(reference, _answered(engine, feed, pooled), labels[number] if labels else ())
         except ValueError as error:
             raise RunFailed(str(error)) from error
-        on_batch()
     if comparison is None:
         raise RunFailed("There is nothing to compare.")
     return comparison
+
+
+def _answered(engine: Engine, feed: Tensors, pooled: Pooled | None) -> dict[str, np.ndarray[Any, Any]]:
+    """What a caller would get: of a task that pools its outputs, the vectors."""
+    outputs = _plain(engine.run(feed))
+    return {pooled.output: pooled.of(outputs, feed)} if pooled and pooled.output in outputs else outputs
 
 
 def _plain(outputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:

@@ -17,6 +17,7 @@ from core.errors import ConversionFailed
 from core.optimiser.bias_correction import correct_biases
 from core.optimiser.converted import Converted, Tensors, Work, missing, versions_of
 from core.optimiser.feeds import checked
+from core.optimiser.int8_weights import compensate_weights
 from core.optimiser.onnx_graph import check_loads, load_graph
 
 CALIBRATIONS: Final = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -35,10 +36,10 @@ def dynamic(work: Work) -> Converted:
 
     Options: `per_channel` (true). Raises ConversionFailed where nothing can be quantised.
     """
-    quantization = _library()
+    quantization = library()
     target = work.into / "model.onnx"
     per_channel = bool(work.option("per_channel", True))
-    with _prepared(work.source, quantization) as prepared:
+    with prepared_graph(work.source, quantization) as prepared:
         quantization.quantize_dynamic(
             str(prepared),
             str(target),
@@ -53,28 +54,33 @@ def dynamic(work: Work) -> Converted:
 def static(work: Work) -> Converted:
     """Weights and activations in 8 bits, in QDQ form, their ranges measured on the feeds.
 
-    Options: `calibration` (minmax, percentile, entropy), `samples` (64 feeds at most), `per_channel` (true),
-    `bias_correction` (true), and which layers stay at 32 bits: `exclude`, by name, and `keep_first`, so many
-    convolutions from the input on. Raises ConversionFailed without feeds, for feeds that do not fit, or where
-    nothing can be quantised.
+    Options: `calibration` (minmax, percentile, entropy), `samples` (64 feeds at most),
+    `per_channel` (true), `compensate` (false: weights that take over each other's errors, by 16 feeds at least),
+    `bias_correction` (true: where that could not be), and which layers stay at 32 bits: `exclude`, by name, and
+    `keep_first`, so many convolutions from the input on. Raises ConversionFailed without feeds, for feeds that do
+    not fit, or where nothing can be quantised.
     """
-    quantization = _library()
+    quantization = library()
     target = work.into / "model.onnx"
     calibration = str(work.option("calibration", "minmax"))
     if calibration not in CALIBRATIONS:
         raise ConversionFailed(f"There is no calibration {calibration!r}; there are {', '.join(CALIBRATIONS)}.")
     per_channel = bool(work.option("per_channel", True))
     feeds = list(islice(work.feeds, int(work.option("samples", _SAMPLES))))
-    inputs, corrected = _inputs(work.source), 0
-    reader = _Reader(checked(feeds, inputs))
-    with _prepared(work.source, quantization) as prepared:
+    inputs, corrected, compensated = inputs_of(work.source), 0, 0
+    reader = FeedReader(checked(feeds, inputs))
+    with prepared_graph(work.source, quantization) as prepared:
         exclude = [*work.option("exclude", []), *_first(prepared, int(work.option("keep_first", 0)))]
-        if work.option("bias_correction", True):
-            prepared, corrected = correct_biases(prepared, checked(feeds, inputs), exclude, _room(prepared))
+        if work.option("compensate", False) and per_channel:
+            room = _room(prepared, "compensated")
+            prepared, compensated = compensate_weights(prepared, checked(feeds, inputs), exclude, room)
+        if not compensated and work.option("bias_correction", True):
+            room = _room(prepared, "corrected")
+            prepared, corrected = correct_biases(prepared, checked(feeds, inputs), exclude, room)
         quantization.quantize_static(
             str(prepared),
             str(target),
-            _as_reader(quantization, reader),
+            as_reader(quantization, reader),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=per_channel,
             activation_type=quantization.QuantType.QUInt8,
@@ -83,6 +89,7 @@ def static(work: Work) -> Converted:
             nodes_to_exclude=exclude,
         )
     notes = {"calibration": calibration, "per_channel": per_channel, "biases_corrected": corrected}
+    notes["layers_compensated"] = compensated
     return _finished(target, {**notes, "kept_at_fp32": exclude, **reader.notes()})
 
 
@@ -91,13 +98,13 @@ def _first(prepared: Path, count: int) -> list[str]:
     return convolutions[:count]
 
 
-def _room(prepared: Path) -> Path:
-    room = prepared.parent / "corrected"
+def _room(prepared: Path, name: str) -> Path:
+    room = prepared.parent / name
     room.mkdir()
     return room
 
 
-class _Reader:
+class FeedReader:
     """Hands the feeds out one by one, and counts."""
 
     def __init__(self, feeds: Iterator[Tensors]) -> None:
@@ -124,7 +131,9 @@ class _Reader:
         return counts
 
 
-def _as_reader(quantization: Any, reader: _Reader) -> Any:
+def as_reader(quantization: Any, reader: FeedReader) -> Any:
+    """The reader as the library wants it."""
+
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         """The library asks for a class of its own."""
 
@@ -135,7 +144,8 @@ def _as_reader(quantization: Any, reader: _Reader) -> Any:
     return Reader()
 
 
-def _inputs(source: Path) -> list[Any]:
+def inputs_of(source: Path) -> list[Any]:
+    """The model's inputs, as ONNX Runtime tells them."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -145,7 +155,7 @@ def _inputs(source: Path) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _prepared(source: Path, quantization: Any) -> Iterator[Path]:
+def prepared_graph(source: Path, quantization: Any) -> Iterator[Path]:
     """The model with shapes inferred and batch norms merged, which is what the quantiser wants."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -174,7 +184,8 @@ def _quantised_nodes(path: Path) -> int:
     return sum(node.op_type in _QUANTISED_OPS for node in load_graph(path).graph.node)
 
 
-def _library() -> Any:
+def library() -> Any:
+    """ONNX Runtime's tools. Raises ConversionFailed with what to install."""
     try:
         import onnx  # noqa: F401
         from onnxruntime import quantization

@@ -16,6 +16,9 @@ MIN_JUDGING = 20
 """With fewer judging items nothing lossy is chosen: one differing answer could not be told from a rate."""
 MIN_GAIN = 0.03
 """Less than this is not worth another engine, however calm the machine."""
+MAX_TIE = 0.05
+"""Trials within the noise of the best are as good as it, and the one that loses least is taken; never further off
+than this, or a noisy machine would give away what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ def judge(fidelity: Fidelity | None, tolerance: float, *, lossy: bool, synthetic
     if fidelity is None:
         return "Its answers could not be compared with the reference's."
     if lossy and fidelity.items < MIN_JUDGING:
-        return f"Only {fidelity.items} items judge it, and {MIN_JUDGING} are needed: upload more samples."
+        too_few = f"Only {fidelity.items} items judge it, and {MIN_JUDGING} are needed"
+        return f"{too_few}: upload more samples, or search longer."
     if fidelity.loss > tolerance + _ROUNDING:
         return f"It loses {fidelity.loss:.2%}, and at most {tolerance:.2%} is allowed."
     return ""
@@ -69,7 +73,7 @@ def recommend(
         return None
     base = references[0]
     able = [trial for trial in trials if trial.status == "ok" and trial.figures and trial.speedup is not None]
-    best = max(able, key=lambda trial: _gain(trial, base), default=base)
+    best = _least_lossy_of_the_best(able, base, noise)
     gain = _gain(best, base)
     needed = 1 + max(noise, MIN_GAIN)
     chosen = best if gain > needed else base
@@ -79,6 +83,18 @@ def recommend(
         tuple(_reasons(chosen, base, best, gain, needed, noise, objective, trials, synthetic=synthetic)),
         tuple(pareto(trials)),
     )
+
+
+def _least_lossy_of_the_best(able: Sequence[TrialResult], base: TrialResult, noise: float) -> TrialResult:
+    most = max((_gain(trial, base) for trial in able), default=1.0)
+    enough = most * (1 - min(noise, MAX_TIE))
+    tied = [trial for trial in able if _gain(trial, base) >= enough]
+    return min(tied, key=lambda trial: (_loss(trial), -_gain(trial, base)), default=base)
+
+
+def _loss(trial: TrialResult) -> float:
+    fidelity = trial.figures.fidelity if trial.figures else None
+    return 0.0 if fidelity is None else max(0.0, fidelity.loss)
 
 
 def _gain(trial: TrialResult, base: TrialResult) -> float:

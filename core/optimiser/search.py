@@ -6,6 +6,7 @@ against the reference next to it, and how much the repeats differ is the noise t
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,25 @@ from core.optimiser import space
 from core.optimiser.candidate import Candidate, Figures, Objective, Setting, Status, TrialResult, Variant
 from core.optimiser.recommendation import Recommendation, judge, recommend, score
 from core.optimiser.trial import DEFAULT_LIMITS, StoppedAsSlower, TrialJob, TrialLimits, run_trial
+from core.tasks.vectors import Pooled
 
 REFERENCE_EVERY: Final = 3
 STOP_AT: Final = 3.0
 """A candidate so many times slower than the best so far is stopped early."""
 BEST_VARIANTS: Final = 2
 """Of so many variants, other settings are tried."""
+KEPT_FOR_SETTINGS: Final = 5
+"""One part in five of the time is kept for them: threads and batches gain as much as another precision does."""
 SPARE_S: Final = 4.0
 """With less time than that left, nothing more is begun."""
+JUDGING: Final = 8
+"""Answering the judging inputs may take this part of the search's time: one in eight."""
+SLOWER_JUDGING: Final = 2
+"""A candidate may take so much longer than the reference to answer them."""
+LEAST_S: Final = 2.0
+"""Neither judging nor a trial is given less time than that."""
+REFERENCE_S: Final = 30.0
+"""The reference has so much time at least, however little there is: without it nothing can be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,8 @@ class Wanted:
 class Subject:
     """The model: its file and format, whether it batches, and the judging inputs in files.
 
-    `classes` says that its answers are classes; `labels` the true class of each item of each file of `feeds`.
+    `classes` says that its answers are classes; `labels` the true class of each item of each file of `feeds`;
+    `pooled` how its answers, vectors, are made of its outputs.
     """
 
     artifact: Path
@@ -55,6 +68,7 @@ class Subject:
     max_batch: int = 32
     classes: bool = False
     labels: Sequence[Sequence[int | None]] = ()
+    pooled: Pooled | None = None
     synthetic: bool = False
     told: Mapping[str, Any] = field(default_factory=dict)
     """What its engine is told besides; its converted forms' are not."""
@@ -62,12 +76,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search ends with. `unfinished` says that the time was up before everything had been tried."""
+    """What a search ends with. `unfinished` says that the time was up before everything had been tried; `judged`
+    how many files of judging inputs the reference answered in the time and room for that.
+    """
 
     trials: tuple[TrialResult, ...]
     recommendation: Recommendation | None
     noise: float
     unfinished: bool = False
+    judged: int = 0
 
 
 class Convert(Protocol):
@@ -90,7 +107,10 @@ class Progress:
 
 @dataclass(slots=True)
 class Search:
-    """One search; `run` once. `on_change` is called with every step of `progress` and every new trial."""
+    """One search; `run` once. `on_change` is called with every step of `progress` and every new trial.
+
+    The budget counts from `began` on, in seconds of `time.monotonic()`; left out, from `run` on.
+    """
 
     subject: Subject
     wanted: Wanted
@@ -99,31 +119,43 @@ class Search:
     on_change: Callable[[], None] = lambda: None
     limits: TrialLimits = DEFAULT_LIMITS
     seconds: float = 2.0
+    began: float | None = None
+    more: Sequence[Variant] = ()
+    """Tried after the usual ones."""
     trials: list[TrialResult] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     _until: float = 0.0
+    _kept_s: float = 0.0
+    _out_of_time: bool = False
+    _feeds: Sequence[Path] = ()
     _base: Figures | None = None
     _bases: list[Figures] = field(default_factory=list)
     _since_base: int = 0
-    _artifacts: dict[str, tuple[Path, Mapping[str, Any]]] = field(default_factory=dict)
+    _artifacts: dict[str, tuple[Path, Mapping[str, Any]] | ConversionFailed] = field(default_factory=dict)
 
     async def run(self) -> Found:
         """Search until all is tried or the time is up. Raises Unprocessable where the reference itself fails."""
-        self._until = time.monotonic() + self.wanted.budget_s
-        variants = space.variants(self.subject.format, self.here, self.wanted.engines, self.wanted.precisions)
+        self._until = (time.monotonic() if self.began is None else self.began) + self.wanted.budget_s
+        self._feeds = self.subject.feeds
+        variants = [
+            *space.variants(self.subject.format, self.here, self.wanted.engines, self.wanted.precisions),
+            *self.more,
+        ]
         self.progress.of = len(variants) + 2
         await self._measure_reference()
         await self._repeat_reference()
+        self._kept_s = self._for_settings_s
         unfinished = not await self._try_all(
             [space.candidate(variant, self.wanted.objective, self.here.cores) for variant in variants]
         )
+        self._kept_s = 0.0
         settings = [Candidate(one, setting) for one in self._best_variants() for setting in self._settings(one)]
         self.progress.of += len(settings)
         unfinished |= not await self._try_all(settings, compare=False)
         await self._confirm()
         noise = self.noise
         found = recommend(self.trials, self.wanted.objective, noise, synthetic=self.subject.synthetic)
-        return Found(tuple(self.trials), found, noise, unfinished)
+        return Found(tuple(self.trials), found, noise, unfinished or self._out_of_time, len(self._feeds))
 
     @property
     def noise(self) -> float:
@@ -146,11 +178,14 @@ class Search:
             figures = await self._run(candidate, self.subject.artifact, keep=True)
         except TrialFailed as error:
             raise Unprocessable(f"The model as it is cannot be measured: {error.message}") from error
+        self._feeds = self.subject.feeds[: await asyncio.to_thread(_files_in, self.subject.outputs)]
         self._note_base(figures)
         self._add(TrialResult(1, candidate, "ok", "", figures, 1.0, True, time.monotonic() - began))
 
     async def _repeat_reference(self) -> None:
-        """Measure the reference once more, so that drift and noise are known."""
+        """Measure the reference once more, so that drift and noise are known; nothing where there is no time."""
+        if self._left_s < SPARE_S:
+            return
         candidate = self.trials[0].candidate
         self._say("measuring the reference again, for the machine's noise")
         try:
@@ -185,6 +220,7 @@ class Search:
             figures = await self._run(candidate, artifact, compare=compare)
             result = self._judged(TrialResult(number, candidate, "ok", "", figures, notes=notes), compare=compare)
         except (TrialFailed, ConversionFailed) as error:
+            self._out_of_time |= self._left_s <= 0
             result = TrialResult(number, candidate, "failed", error.message, notes=notes)
         except StoppedAsSlower as slower:
             reason = f"Stopped early: a run took {slower.p50_ms:.2f} ms, far more than the best so far."
@@ -197,7 +233,13 @@ class Search:
         made = self._artifacts.get(variant.conversion)
         if made is None:
             self._say(f"converting: {variant.conversion}")
-            made = self._artifacts[variant.conversion] = await self.convert(variant.conversion, self._left_s)
+            try:
+                made = await self.convert(variant.conversion, self._left_s)
+            except ConversionFailed as error:
+                made = error  # nor can it be made for the next engine
+            self._artifacts[variant.conversion] = made
+        if isinstance(made, ConversionFailed):
+            raise made
         return made
 
     async def _run(
@@ -207,23 +249,25 @@ class Search:
         job = TrialJob(
             candidate,
             artifact,
-            subject.feeds,
+            self._feeds,
             subject.outputs,
             keep=keep,
             compare=compare,
             classes=subject.classes,
             labels=subject.labels,
+            pooled=subject.pooled,
             seconds=self.seconds,
             stop_ms=None if keep else self._stop_ms(candidate),
+            judge_s=self._judging_s * (1 if keep else SLOWER_JUDGING),
             told={} if candidate.variant.conversion else subject.told,
         )
-        # The reference has to be had; the others get no more time than is left.
-        wall_s = (
-            max(self.limits.wall_s, self.wanted.budget_s)
-            if keep
-            else max(1.0, min(self.limits.wall_s, self._left_s + SPARE_S))
-        )
+        wall_s = max(REFERENCE_S, self._left_s) if keep else max(LEAST_S, min(self.limits.wall_s, self._left_s))
         return await run_trial(job, replace(self.limits, wall_s=wall_s))
+
+    @property
+    def _judging_s(self) -> float:
+        """Bounds what is compared, so that a thousand inputs of a slow model leave time to try anything."""
+        return max(LEAST_S, self.wanted.budget_s / JUDGING)
 
     def _stop_ms(self, candidate: Candidate) -> float | None:
         """Latency over which a candidate cannot win any more; only where latency is all that counts."""
@@ -249,6 +293,12 @@ class Search:
         return replace(
             trial, figures=figures, status=status, reason=reason, speedup=self._score(figures) / self._base_score
         )
+
+    @property
+    def _for_settings_s(self) -> float:
+        """Nothing where the best would have no other settings to try."""
+        first = space.reference(self.subject.format)
+        return self.wanted.budget_s / KEPT_FOR_SETTINGS if first and self._settings(first) else 0.0
 
     def _best_variants(self) -> list[Variant]:
         able = [t for t in self.trials if t.status == "ok" and t.speedup is not None]
@@ -287,7 +337,8 @@ class Search:
 
     @property
     def _left_s(self) -> float:
-        return self._until - time.monotonic()
+        """Until the end, but for what is kept for later."""
+        return self._until - time.monotonic() - self._kept_s
 
     def _add(self, trial: TrialResult) -> None:
         self.trials.append(trial)
@@ -299,3 +350,7 @@ class Search:
     def _say(self, phase: str) -> None:
         self.progress.phase = phase
         self.on_change()
+
+
+def _files_in(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir())

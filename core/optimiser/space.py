@@ -20,10 +20,15 @@ _VARIANTS: Final[Mapping[str, Sequence[Variant]]] = {
         Variant("onnx", "", "fp32", (), "cuda:0"),
         Variant("tensorrt", "", "fp32", (("precision", "fp32"),), "cuda:0"),
         Variant("openvino", "", "bf16", (("precision", "bf16"),)),
+        Variant("openvino", "", "fp16", (("precision", "fp16"),)),
+        Variant("onnx", "int8-dynamic", "int8"),
+        Variant("openvino", "bf16-compensated", "bf16", (("precision", "bf16"),)),
+        Variant("openvino", "bf16-mixed", "bf16", (("precision", "bf16"),)),
         Variant("onnx", "int8-static", "int8"),
         Variant("openvino", "int8-static", "int8"),
+        Variant("onnx", "int8-mixed", "int8"),
+        Variant("openvino", "int8-mixed", "int8"),
         Variant("openvino", "", "fp32", (("precision", "fp32"),)),
-        Variant("onnx", "int8-dynamic", "int8"),
         Variant("onnx", "simplified", "fp32"),
         Variant("onnx", "fp16", "fp16"),
     ),
@@ -106,7 +111,7 @@ def other_settings(
         settings: Iterable[Setting] = [*(Setting(1, cores, size) for size in batches), *wide]
     else:
         settings = [Setting(1, 1, 1)]
-    return [one for one in settings if one != tried]
+    return [one for one in dict.fromkeys(settings) if one != tried]  # on one core two of them are one
 
 
 def must_be_judged(variant: Variant) -> bool:

@@ -8,13 +8,14 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from core.engines.cores import cores_available
 from core.errors import TrialFailed
 from core.optimiser.candidate import Candidate, Figures, figures_from_json
+from core.tasks.vectors import Pooled
 from core.validation.room import confined, drain, send
 
 _MAX_OUTPUT_BYTES: Final = 1 << 18
@@ -38,7 +39,8 @@ class TrialJob:
     """What to try, on which file, with which inputs.
 
     `feeds` are files of judging inputs; `outputs` the folder of the reference's answers, which are kept there
-    (`keep`) or compared with (`compare`). `labels` hold the true class of each item of each feed.
+    (`keep`) or compared with (`compare`). `labels` hold the true class of each item of each feed; `pooled` says
+    how answers are made of the outputs, where they are vectors.
     """
 
     candidate: Candidate
@@ -49,8 +51,13 @@ class TrialJob:
     compare: bool = False
     classes: bool = False
     labels: Sequence[Sequence[int | None]] = field(default_factory=tuple)
+    pooled: Pooled | None = None
     seconds: float = 2.0
     stop_ms: float | None = None
+    judge_s: float = 60.0
+    """For so long at most the judging inputs are answered, or their answers compared."""
+    judge_bytes: int = _GIB
+    """So many bytes of the reference's answers are kept at most."""
     told: Mapping[str, Any] = field(default_factory=dict)
     """What the engine is told besides, as by the model's manifest."""
 
@@ -65,8 +72,11 @@ class TrialJob:
             "compare": self.compare,
             "classes": self.classes,
             "labels": [list(part) for part in self.labels],
+            "pooled": asdict(self.pooled) if self.pooled else None,
             "seconds": self.seconds,
             "stop_ms": self.stop_ms,
+            "judge_s": self.judge_s,
+            "judge_bytes": self.judge_bytes,
             "told": dict(self.told),
             "cores": cores_available(),
             "memory_bytes": limits.memory_bytes,

@@ -21,7 +21,8 @@ def main() -> None:
     from core.validation.child import confine, report_channel
 
     job = json.loads(sys.stdin.buffer.read())
-    confine(int(job["memory_bytes"]), int(job["cpu_s"]), int(job["parent"]), int(job["file_bytes"]))
+    gpu = job["candidate"]["device"] != "cpu"
+    confine(int(job["memory_bytes"]), int(job["cpu_s"]), int(job["parent"]), int(job["file_bytes"]), gpu=gpu)
     emit = report_channel()
     emit(_try(job, emit))
 
@@ -44,6 +45,7 @@ def _measured(job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     from core.optimiser import measure
     from core.optimiser.candidate import Candidate
     from core.optimiser.feeds import NpzFeeds
+    from core.tasks.vectors import Pooled
     from core.validation.memory import peak_memory_bytes
 
     candidate = Candidate.from_json(job["candidate"])
@@ -56,13 +58,17 @@ def _measured(job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     emit({"phase": "measuring"})
     plan = measure.Plan(float(job["seconds"]), job["stop_ms"])
     figures = measure.measure(engine, candidate, item, plan, load_s, before_bytes)
-    outputs = Path(job["outputs"])
+    outputs, pooled = Path(job["outputs"]), Pooled(**job["pooled"]) if job["pooled"] else None
     if job["keep"]:
         emit({"phase": "answering"})
-        measure.answer(engine, feeds, outputs)
+        bounds = measure.Judging(float(job["judge_s"]), int(job["judge_bytes"]))
+        measure.answer(engine, feeds, outputs, bounds, pooled)
     elif job["compare"]:
         emit({"phase": "judging"})
-        compared = measure.compare(engine, feeds, outputs, job["labels"], classes=bool(job["classes"]))
+        classes, seconds = bool(job["classes"]), float(job["judge_s"])
+        compared = measure.compare(
+            engine, feeds, outputs, job["labels"], classes=classes, pooled=pooled, seconds=seconds
+        )
         figures = replace(figures, fidelity=compared.result())
     engine.close()
     return asdict(figures)

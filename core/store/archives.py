@@ -14,7 +14,7 @@ from core.store.paths import check_member, member_key, shown
 from core.store.zip_reader import broken_zip_errors, open_zip
 
 ALLOWED_SUFFIXES: Final = (
-    *(".onnx", ".onnx_data", ".xml", ".pt", ".pt2", ".bin", ".data", ".weights"),
+    *(".onnx", ".onnx_data", ".xml", ".pt", ".pt2", ".plan", ".bin", ".data", ".weights"),
     *(".yaml", ".yml", ".txt", ".json", ".md"),
 )
 TORCH_SUFFIXES: Final = (".pt", ".pt2")

@@ -4,16 +4,18 @@ import asyncio
 import errno
 import os
 import re
-import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from core.errors import NotFound, TooLarge
+from core.kill_points import reach
+from core.store.claims import Claims
 from core.store.disk import require_room, storage_errors, sync_path
+from core.store.sums import differences, read_sums, sums_of, write_sums
 from core.store.uploads import Received, Upload
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -31,6 +33,7 @@ class ArtifactStore:
     def __init__(self, root: Path, *, max_bytes: int, min_free_bytes: int) -> None:
         self._root = root
         self._incoming = root / "incoming"
+        self._claims = Claims(root)
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
 
@@ -38,6 +41,10 @@ class ArtifactStore:
     def min_free_bytes(self) -> int:
         """Disk space that uploads leave free."""
         return self._min_free_bytes
+
+    def close(self) -> None:
+        """Own nothing in `incoming/` any more."""
+        self._claims.close()
 
     @asynccontextmanager
     async def receive(self, expected_bytes: int | None = None) -> AsyncIterator[Upload]:
@@ -52,6 +59,7 @@ class ArtifactStore:
         upload = Upload(path, max_bytes=self._max_bytes, min_free_bytes=self._min_free_bytes)
         try:
             await upload.open()
+            reach("upload.begun")
             yield upload
         finally:
             await upload.abandon()
@@ -69,8 +77,30 @@ class ArtifactStore:
         await asyncio.to_thread(self._remove, sha256)
 
     async def sweep_incoming(self, older_than_s: float) -> int:
-        """Remove what an abrupt end left in `incoming/`, untouched for that long; returns how many things."""
+        """Remove what nobody has touched in `incoming/` for that long; returns how many things."""
         return await asyncio.to_thread(self._sweep, time.time() - older_than_s)
+
+    async def clear_half_done(self) -> None:
+        """Remove what in `incoming/` belongs to no process that lives, but for notes of what was being changed."""
+        await asyncio.to_thread(lambda: self._clear(self._claims.left_by_the_dead()))
+
+    def changing(self, addresses: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """Nobody else adds or removes these artifacts meanwhile; see Claims.changing."""
+        return self._claims.changing(addresses)
+
+    async def clear_after_the_dead(self, forget: Callable[[str], Awaitable[None]]) -> int:
+        """Remove what processes that are no more have left in `incoming/`; returns how many things.
+
+        `forget` is called for each address that they were changing: the artifact may be there without its row.
+        """
+        dead = await asyncio.to_thread(self._claims.find_dead)
+        try:
+            for address in dead.addresses:
+                await forget(address)
+            await asyncio.to_thread(self._clear, dead.left)
+        finally:
+            await asyncio.to_thread(self._claims.bury, dead)
+        return len(dead.left)
 
     def path(self, sha256: str) -> Path:
         """Where an artifact lies or would lie. Raises NotFound when `sha256` is not one."""
@@ -106,6 +136,8 @@ class ArtifactStore:
         with storage_errors():
             target.parent.mkdir(parents=True, exist_ok=True)
             _seal(staged)
+            if not target.exists():
+                write_sums(self._sums(sha256), sums_of(staged))
             try:
                 staged.rename(target)
             except OSError as error:
@@ -118,15 +150,35 @@ class ArtifactStore:
                 sync_path(directory)
         return target
 
+    def differences(self, sha256: str) -> list[str]:
+        """What of an artifact is not as it was published, as ends of sentences. Blocks, and reads all of it.
+
+        Of one that was published before sums were kept, nothing is known, and nothing is found.
+        """
+        sums = read_sums(self._sums(sha256))
+        return [] if sums is None else differences(self.path(sha256), sums)
+
+    def half_done(self) -> list[Path]:
+        """What in `incoming/` belongs to no process that lives. Blocks."""
+        return self._claims.left_by_the_dead()
+
+    def is_being_changed(self, sha256: str) -> bool:
+        """Whether anybody has begun to add or to remove this artifact. Blocks."""
+        return self._claims.is_being_changed(sha256)
+
+    def _sums(self, sha256: str) -> Path:
+        return self._root / "sums" / sha256
+
     def _new_incoming(self, size_bytes: int) -> Path:
         with storage_errors():
             self._incoming.mkdir(parents=True, exist_ok=True)
             require_room(self._incoming, size_bytes, self._min_free_bytes)
-        return self._incoming / secrets.token_hex(16)
+            return self._incoming / self._claims.new_name()
 
     def _remove(self, sha256: str) -> None:
         target = self.path(sha256)
-        grave = self._incoming / secrets.token_hex(16)
+        self._sums(sha256).unlink(missing_ok=True)
+        grave = self._incoming / self._claims.new_name()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
             target.chmod(0o700)
@@ -134,18 +186,22 @@ class ArtifactStore:
         except FileNotFoundError:
             return
         sync_path(target.parent)
+        reach("remove.unnamed")
         self.drop(grave)
 
     def _sweep(self, before: float) -> int:
         if not self._incoming.is_dir():
             return 0
         stale = [entry for entry in self._incoming.iterdir() if _last_touched(entry) < before]
-        for entry in stale:
+        self._clear(stale)
+        return len(stale)
+
+    def _clear(self, entries: Collection[Path]) -> None:
+        for entry in entries:
             if entry.is_dir() and not entry.is_symlink():
                 self.drop(entry)
             else:
                 entry.unlink(missing_ok=True)
-        return len(stale)
 
 
 def _seal(staged: Path) -> None:

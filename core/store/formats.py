@@ -10,12 +10,17 @@ from core.errors import InvalidPackage, TooLarge, UnsupportedMedia
 from core.store.onnx_wire import look
 from core.store.zip_reader import open_zip
 
-Format = Literal["onnx", "openvino", "torchscript", "pt2", "zip"]
+Format = Literal["onnx", "openvino", "torchscript", "pt2", "ctranslate2", "tensorrt", "zip"]
 
-BARE_NAMES: Final[dict[str, str]] = {"onnx": "model.onnx", "torchscript": "model.pt", "pt2": "model.pt2"}
+BARE_NAMES: Final[dict[str, str]] = {
+    "onnx": "model.onnx",
+    "torchscript": "model.pt",
+    "pt2": "model.pt2",
+    "tensorrt": "model.plan",
+}
 """What a model that was uploaded alone is called in its artifact."""
-MODEL_SUFFIXES: Final = (".onnx", ".xml", ".pt", ".pt2")
-"""Of files in a package that may be its model."""
+MODEL_SUFFIXES: Final = (".onnx", ".xml", ".pt", ".pt2", ".plan")
+"""Of files in a package that may be its model; `model.bin` of CTranslate2 is one where there is none of these."""
 
 _HEAD_BYTES: Final = 4096
 _MAX_TORCH_RECORDS: Final = 20_000
@@ -30,13 +35,17 @@ _EXPORT_TORCH: Final = (
 )
 _PICKLE: Final = "a Python pickle (as torch.save, joblib and pickle write), which can run code when it is loaded"
 _TENSORRT: Final = "a TensorRT plan, which holds code for one GPU"
+_PLAN: Final = (b"ptrt", b"ftrt")
+_ONNX_OF_PLAN: Final = (
+    "Upload the ONNX file it was built from; plans are taken only where the administrator trusts those who upload "
+    "(engines.trust_plans)."
+)
 _PACKED: Final = "a compressed file or archive other than zip"
 
 # (offset, magic bytes, what it is, what to do instead)
 _KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras or similar)", _EXPORT),
-    (0, b"ptrt", _TENSORRT, "Upload the ONNX file it was built from."),
-    (0, b"ftrt", _TENSORRT, "Upload the ONNX file it was built from."),
+    *((0, magic, _TENSORRT, _ONNX_OF_PLAN) for magic in _PLAN),
     (0, b"GGUF", "a GGUF language model, for which no engine is installed yet", _WHAT_IS_TAKEN),
     (4, b"TFL3", "a TensorFlow Lite model", "Convert it with tf2onnx (--tflite) and upload the ONNX file."),
     (4, b"ORTM", "a model in ONNX Runtime's own ORT format", "Upload the .onnx file it was made from."),
@@ -61,11 +70,13 @@ _PICKLE_BINARY: Final = re.compile(rb"\x80[\x02-\x05]")
 _PICKLE_TEXT: Final = re.compile(rb"\(?(?:c[A-Za-z_][\w.]*\n\w+\n|[dl]p\d+\n|[dl]\(?p?\d*\n)")
 # OpenVINO's intermediate representation: XML whose root is <net name=… version="11">.
 _IR: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*\bversion=")
+# CTranslate2: a version, then the length and the name of the model's kind (its `model_spec.py`, binary version 6).
+_CTRANSLATE2: Final = re.compile(rb"[\x01-\x20]\x00{3}(?:[\x05-\x40]\x00)([A-Z][A-Za-z0-9]+Spec)\x00")
 _MAX_SAFETENSORS_HEADER: Final = 100_000_000
 
 
-def detect(path: Path, *, max_files: int = 1000) -> Format:
-    """The format of an uploaded file.
+def detect(path: Path, *, max_files: int = 1000, trust_plans: bool = False) -> Format:
+    """The format of an uploaded file; a TensorRT plan, which is code, only where `trust_plans` says so.
 
     Raises UnsupportedMedia with what it is and what to upload instead; InvalidPackage when it is empty, cut
     short or damaged; TooLarge for a zip that lists more than `max_files`. Blocks.
@@ -76,7 +87,11 @@ def detect(path: Path, *, max_files: int = 1000) -> Format:
         raise InvalidPackage(f"The uploaded file is empty. {_WHAT_IS_TAKEN}")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_format(path, max_files)
+    if trust_plans and head.startswith(_PLAN):
+        return "tensorrt"
     _refuse_known(head)
+    if kind := _CTRANSLATE2.match(head):
+        return _ctranslate2(kind[1])
     verdict = look(path)
     if verdict == "onnx":
         return "onnx"
@@ -110,6 +125,14 @@ def _refuse_guessed(head: bytes) -> None:
         raise UnsupportedMedia(f"The file is zlib-compressed, as joblib writes. {_EXPORT}")
     if _is_text(head):
         raise UnsupportedMedia(f"The file is text, not a model, whatever its name. {_WHAT_IS_TAKEN}")
+
+
+def _ctranslate2(kind: bytes) -> Format:
+    if kind != b"WhisperSpec":
+        raise UnsupportedMedia(
+            f"The file is a CTranslate2 model of the kind {kind.decode()}; of those, Whisper alone is taken."
+        )
+    return "ctranslate2"
 
 
 def _is_text(head: bytes) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.errors import InvalidPackage
+from core.kill_points import reach
 from core.settings import StoreSettings
 from core.store.archives import TORCH_SUFFIXES, ArchiveLimits, extract
 from core.store.artifacts import ArtifactStore
@@ -18,6 +19,13 @@ from core.store.uploads import Received
 
 _MANIFESTS: Final = ("model.yaml", "model.yml")
 _MAX_MANIFEST_BYTES: Final = 1 << 20
+_NOT_ALONE: Final = {
+    "openvino": "The file is OpenVINO's IR, whose weights are in another file; upload a zip with model.yaml, the "
+    ".xml and the .bin of the same name.",
+    "ctranslate2": "The file is a CTranslate2 model, whose vocabulary is in another file; upload a zip with "
+    "model.yaml, model.bin, config.json and vocabulary.txt (or .json).",
+}
+_CTRANSLATE2_FILE: Final = "model.bin"
 
 TaskCheck = Callable[[str, Mapping[str, Any]], None]
 
@@ -38,10 +46,19 @@ class Importer:
 
     The address is the SHA-256 of the uploaded bytes and of nothing else: what a caller says beside them (task,
     manifest) goes into `Imported.manifest` only. `check_task(task, config)` may refuse a manifest's task section.
+    With `trust_plans` TensorRT plans are taken.
     """
 
-    def __init__(self, store: ArtifactStore, settings: StoreSettings, check_task: TaskCheck | None = None) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        settings: StoreSettings,
+        check_task: TaskCheck | None = None,
+        *,
+        trust_plans: bool = False,
+    ) -> None:
         self._store = store
+        self._trust_plans = trust_plans
         self._max_files = settings.max_archive_files
         self._limits = ArchiveLimits(
             max_files=settings.max_archive_files,
@@ -79,10 +96,10 @@ class Importer:
             received.path.unlink(missing_ok=True)
 
     def _fill_and_publish(self, received: Received, staged: Path, told: _Told, stop: threading.Event) -> Imported:
-        format_ = detect(received.path, max_files=self._max_files)
+        format_ = detect(received.path, max_files=self._max_files, trust_plans=self._trust_plans)
         if format_ == "zip":
             extract(received.path, staged, self._limits, stop)
-            manifest = _package_manifest(staged, told)
+            manifest = _package_manifest(staged, told, trust_plans=self._trust_plans)
         else:
             with storage_errors():
                 received.path.rename(staged / _bare_name(format_))
@@ -91,6 +108,7 @@ class Importer:
             self._check_task(manifest.task, manifest.task_config())
         if stop.is_set():
             raise Stopped
+        reach("upload.staged")
         root = self._store.publish_staged(staged, received.sha256)
         kept = manifest.to_json()
         return Imported(received.sha256, received.size_bytes, kept["format"], kept, root)
@@ -119,10 +137,7 @@ class _Told:
 
 def _bare_name(format_: str) -> str:
     if format_ not in BARE_NAMES:
-        raise InvalidPackage(
-            "The file is OpenVINO's IR, whose weights are in another file; upload a zip with model.yaml, the .xml "
-            "and the .bin of the same name."
-        )
+        raise InvalidPackage(_NOT_ALONE[format_])
     return BARE_NAMES[format_]
 
 
@@ -136,22 +151,33 @@ def _bare_manifest(told: _Told, format_: str) -> Manifest:
     return _located(manifest, _bare_name(format_), format_)
 
 
-def _package_manifest(staged: Path, told: _Told) -> Manifest:
+def _package_manifest(staged: Path, told: _Told, *, trust_plans: bool) -> Manifest:
     manifest = told.manifest(_own_manifest(staged, told))
     model = manifest.model or _only_model(staged)
     if not (staged / model).is_file():
         raise InvalidPackage(f"The manifest names the model {shown(model)}, but the package has no such file.")
-    format_ = detect(staged / model)
+    format_ = detect(staged / model, trust_plans=trust_plans)
     if format_ == "zip":
         raise InvalidPackage(f"The package's file {shown(model)} is an archive, not a model.")
     if format_ == "openvino" and not (staged / model).with_suffix(".bin").is_file():
         raise InvalidPackage(f"The package holds {shown(model)} without the .bin of the same name; put it beside.")
+    if format_ == "ctranslate2":
+        _check_ctranslate2(staged, model)
     _refuse_other_archives(staged, model)
     if isinstance(manifest.labels, str) and not (staged / manifest.labels).is_file():
         raise InvalidPackage(
             f"The manifest takes its labels from {shown(manifest.labels)}, but the package has no such file."
         )
     return _located(manifest, model, format_)
+
+
+def _check_ctranslate2(staged: Path, model: str) -> None:
+    if model != _CTRANSLATE2_FILE:
+        raise InvalidPackage(
+            f"A CTranslate2 model must be called {_CTRANSLATE2_FILE} and lie at the package's top."
+        )
+    if not any((staged / name).is_file() for name in ("vocabulary.txt", "vocabulary.json")):
+        raise InvalidPackage("The package holds model.bin without vocabulary.txt (or .json); put it beside.")
 
 
 def _refuse_other_archives(staged: Path, model: str) -> None:
@@ -208,6 +234,8 @@ def _only_model(staged: Path) -> str:
     models = sorted(
         str(path.relative_to(staged)) for path in staged.rglob("*") if path.name.lower().endswith(MODEL_SUFFIXES)
     )
+    if not models and (staged / _CTRANSLATE2_FILE).is_file():
+        return _CTRANSLATE2_FILE
     if not models:
         raise InvalidPackage(
             f"The package holds no .onnx file, and no model of another kind ({', '.join(MODEL_SUFFIXES[1:])}); "

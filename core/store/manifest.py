@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -9,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from core.errors import InvalidPackage
 from core.signature import NUMPY_DTYPES
 from core.store.paths import check_member
-from core.store.yaml_reader import Document, read_yaml
-
-_MAX_INTEGER: Final = 2**63
+from core.store.yaml_reader import Document, check_json, read_yaml
 
 
 class Batching(BaseModel):
@@ -21,6 +18,7 @@ class Batching(BaseModel):
 
     max_batch: int | None = Field(None, ge=1, le=4096)
     max_delay_ms: float | None = Field(None, ge=0, le=10_000)
+    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
 
 
 class Tensor(BaseModel):
@@ -104,7 +102,7 @@ def parse_manifest(text: str) -> Manifest:
     value = {} if document.value is None else document.value
     if not isinstance(value, Mapping):
         raise InvalidPackage("model.yaml must hold fields by name, such as `task: tensor`.")
-    _check_json(value, (), document)
+    check_json(value, (), document)
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:
@@ -116,7 +114,7 @@ def manifest_from_json(value: Mapping[str, Any]) -> Manifest:
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:
-        raise InvalidPackage(_sentence(error, Document(value, {}))) from error
+        raise InvalidPackage(_sentence(error, Document(value, {}, "model.yaml"))) from error
 
 
 def _member(name: str) -> object:
@@ -124,24 +122,6 @@ def _member(name: str) -> object:
         return check_member(name)
     except InvalidPackage as error:
         raise ValueError(error.message) from error
-
-
-def _check_json(value: Any, where: tuple[str | int, ...], document: Document) -> None:
-    """Refuse what YAML can say and JSON cannot: dates, sets, NaN, keys that are not text, huge integers."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise InvalidPackage(f"{document.place(where)} has a key that is not text; put it in quotes.")
-            _check_json(inner, (*where, key), document)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_json(inner, (*where, index), document)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InvalidPackage(f"{document.place(where)} must be a finite number.")
-    elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-        raise InvalidPackage(f"{document.place(where)} is too large a number.")
-    elif not isinstance(value, str | bool | int | float | None):
-        raise InvalidPackage(f"{document.place(where)} must be text, a number, true, false, a list or a mapping.")
 
 
 def _sentence(error: ValidationError, document: Document) -> str:

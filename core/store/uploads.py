@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import TooLarge
+from core.kill_points import reach
 from core.store.disk import require_room, storage_errors, sync_path
 
 _BLOCK_BYTES: Final = 1 << 20
@@ -59,6 +60,7 @@ class Upload:
         await self._flush()
         await asyncio.to_thread(self._close, True)
         self._finished = True
+        reach("upload.received")
         return Received(self._path, self._digest.hexdigest(), self._size_bytes)
 
     async def abandon(self) -> None:

@@ -34,7 +34,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Trial], str], tuple[str, ...]], ...]] =
 def run_checks(job: Mapping[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
     """Run every check whose needs are met and emit a row for each, then the end."""
     root = Path(job["root"])
-    trial = Trial(root, job["manifest"])
+    trial = Trial(root, job["manifest"], trust_plans=bool(job["trust_plans"]))
     passed: set[str] = set()
     for name, check, needs in CHECKS:
         if not passed.issuperset(needs):

@@ -27,7 +27,7 @@ Emit = Callable[[dict[str, Any]], None]
 def main() -> None:
     """Run one job; every limit is in place before anything of the model is touched."""
     job = json.loads(sys.stdin.buffer.read())
-    confine(int(job["memory_bytes"]), int(job["cpu_s"]), int(job["parent"]))
+    confine(int(job["memory_bytes"]), int(job["cpu_s"]), int(job["parent"]), gpu=bool(job["gpu"]))
     emit = report_channel()
 
     from core.validation.checks import run_checks  # loads NumPy, onnx and the engine: only within the limits
@@ -35,10 +35,16 @@ def main() -> None:
     run_checks(job, emit)
 
 
-def confine(memory_bytes: int, cpu_s: int, parent: int, file_bytes: int = _MAX_FILE_BYTES) -> None:
-    """Cap memory, CPU time and files, take away new privileges, and die with the server."""
+def confine(
+    memory_bytes: int, cpu_s: int, parent: int, file_bytes: int = _MAX_FILE_BYTES, *, gpu: bool = False
+) -> None:
+    """Cap memory, CPU time and files, take away new privileges, and die with the server.
+
+    For a `gpu`, what can be written to is capped instead of the address space: CUDA reserves addresses for all
+    the memory of the machine and its GPUs, and does not start without them.
+    """
     _limit(resource.RLIMIT_CORE, 0, 0)
-    _limit(resource.RLIMIT_AS, memory_bytes, memory_bytes)
+    _limit(resource.RLIMIT_DATA if gpu else resource.RLIMIT_AS, memory_bytes, memory_bytes)
     _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
     _limit(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
     _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES, _MAX_OPEN_FILES)

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from core.engines.tensorrt_plans import is_plan
 from core.engines.torch_archive import TorchArchive
 from core.engines.torch_export import check_program
 from core.engines.torch_script import check_code
 from core.errors import InvalidPackage
-from core.validation import ir_file
+from core.validation import ctranslate2_file, ir_file
 
 
 class ModelFile(ABC):
@@ -132,9 +133,43 @@ class IrFile(ModelFile):
         return "Every layer belongs to OpenVINO's operation sets."
 
 
+class Ctranslate2File(ModelFile):
+    """Whisper's weights in CTranslate2's form, with their vocabulary and settings beside."""
+
+    def parse(self) -> str:
+        """See ModelFile."""
+        self._variables = ctranslate2_file.parse(self._path)
+        return f"A CTranslate2 model of {len(self._variables.shapes)} variables."
+
+    def external_data(self) -> str:
+        """See ModelFile."""
+        count = ctranslate2_file.check_companions(self._variables, self._path.parent)
+        return f"config.json and {count} tokens lie in the package."
+
+    def operators(self) -> str:
+        """See ModelFile."""
+        return "The file holds weights alone; what is computed with them is the engine's."
+
+
+class PlanFile(ModelFile):
+    """A TensorRT plan: compiled code, of which nothing can be known before it runs."""
+
+    def parse(self) -> str:
+        """See ModelFile."""
+        if not is_plan(self._path):
+            raise InvalidPackage("The file is no TensorRT plan.")
+        return "A TensorRT plan."
+
+    def operators(self) -> str:
+        """See ModelFile."""
+        return "A plan is code, and is not looked into: the administrator trusts plans (engines.trust_plans)."
+
+
 FILES: Final[Mapping[str, type[ModelFile]]] = {
     "onnx": OnnxFile,
     "openvino": IrFile,
     "torchscript": ScriptFile,
     "pt2": ProgramFile,
+    "ctranslate2": Ctranslate2File,
+    "tensorrt": PlanFile,
 }

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from xml.etree.ElementTree import Element, ParseError, XMLParser  # nosec B405  # document types are refused
 
 from core.errors import InvalidPackage
 from core.store.paths import shown
@@ -32,7 +32,7 @@ def parse(path: Path) -> IrGraph:
         raise InvalidPackage(
             "The IR declares entities or is not UTF-8, as OpenVINO never writes it; save it again."
         )
-    parser = XMLParser()  # noqa: S314 - nothing that could grow is left in it
+    parser = XMLParser()  # noqa: S314  # nosec B314  # nothing that could grow is left in it
     try:
         for place in range(0, len(content), _CHUNK_BYTES):
             parser.feed(content[place : place + _CHUNK_BYTES])

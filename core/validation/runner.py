@@ -14,6 +14,8 @@ from core.settings import ValidationSettings
 from core.validation.report import Report, Row, ValidationResult, cause_of_death
 from core.validation.room import confined, drain, kill, send
 
+ON_GPU: Final = ("tensorrt",)
+"""Formats that run on a GPU alone."""
 _MAX_OUTPUT_BYTES: Final = 1 << 20
 
 __all__ = ["ValidationResult", "validate"]
@@ -24,26 +26,31 @@ async def validate(
     manifest: Mapping[str, Any],
     limits: ValidationSettings,
     on_check: Callable[[Row], None] | None = None,
+    *,
+    trust_plans: bool = False,
 ) -> ValidationResult:
     """Try a model in a process of its own and report on it.
 
     The process has no environment, capped memory, CPU time and files, and `limits.wall_s` to live; whatever
-    becomes of it becomes a row of the report. Cancelling ends it. `on_check` sees each row as it comes.
+    becomes of it becomes a row of the report. Cancelling ends it. `on_check` sees each row as it comes. A TensorRT
+    plan is loaded only with `trust_plans`.
     """
     report = Report(on_check)
     started = time.perf_counter()
     async with confined("core.validation.child", "pulvinar-validation-") as process:
-        cause = await _watch(process, _job(artifact_root, manifest, limits), report, limits)
+        cause = await _watch(process, _job(artifact_root, manifest, limits, trust_plans), report, limits)
     if cause is not None:
         seen_ms = sum(row["ms"] for row in report.rows)
         report.add(report.running, False, cause, round((time.perf_counter() - started) * 1000 - seen_ms, 1))
     return report.result()
 
 
-def _job(root: Path, manifest: Mapping[str, Any], limits: ValidationSettings) -> bytes:
+def _job(root: Path, manifest: Mapping[str, Any], limits: ValidationSettings, trust_plans: bool) -> bytes:
     job = {
         "root": str(root.absolute()),
         "manifest": manifest,
+        "trust_plans": trust_plans,
+        "gpu": manifest.get("format") in ON_GPU,
         "memory_bytes": limits.memory_bytes,
         "cpu_s": limits.cpu_s,
         "parent": os.getpid(),

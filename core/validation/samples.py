@@ -1,8 +1,9 @@
-"""Inputs made up for a dry run."""
+"""Inputs and media made up for a dry run."""
 
 from __future__ import annotations
 
 import io
+import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
+from core.tasks.base import Payload, Task
 
 # Tried in turn for dynamic axes of which nothing is known: short sequences first, then usual image sizes.
 _SIZES: Final = (8, 16, 64, 224, 1)
@@ -68,7 +70,7 @@ def _sample(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generato
     if dtype.kind == "O":
         return np.full(shape, "a sample", dtype=object)
     if dtype.kind == "f":
-        return random.random(shape, dtype=np.float32).astype(dtype)
+        return random.random(shape, dtype=np.float32).astype(dtype)  # nosec B311  # NumPy's, seeded
     return random.integers(0, 2, shape).astype(dtype)
 
 
@@ -80,6 +82,24 @@ def _image_size(preprocess: Mapping[str, Any]) -> tuple[int, int] | None:
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         return size[0], size[1]
     return None
+
+
+def example_of(task: Task) -> Payload | None:
+    """One piece of media that the task takes; None for tensors."""
+    if task.modality == "image":
+        return Payload(make_picture(), "image/png", "image")
+    if task.modality == "audio":
+        return Payload(make_recording(), "audio/wav", "audio")
+    return task.example()
+
+
+def make_recording() -> bytes:
+    """A WAV of a second's silence at 16 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(bytes(32_000))
+    return file.getvalue()
 
 
 def make_picture() -> bytes:

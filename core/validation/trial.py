@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +12,19 @@ import numpy as np
 
 from core.engines.base import Engine, EngineOptions
 from core.engines.registry import engine_class, engines_for
-from core.errors import EngineUnavailable, InvalidPackage, RunFailed
+from core.errors import EngineUnavailable, InvalidPackage, PlatformError, RunFailed
 from core.signature import Signature
 from core.store.manifest import Manifest, manifest_from_json
-from core.tasks.base import Payload, Task
+from core.store.paths import check_member
+from core.tasks.base import Task
 from core.tasks.registry import task_class
+from core.tasks.stepped import SteppedTask, answer_of
 from core.validation.external_data import check_tree
 from core.validation.files import FILES, ModelFile
 from core.validation.memory import is_out_of_memory, peak_memory_bytes
-from core.validation.samples import Arrays, Sizes, candidates, make_inputs, make_picture
+from core.validation.samples import Arrays, Sizes, candidates, example_of, make_inputs
 
+_MEDIA: Final = {"image": "picture", "text": "text", "audio": "recording"}
 _LATENCY_RUNS: Final = 5
 _LATENCY_BUDGET_S: Final = 10.0
 
@@ -29,14 +32,16 @@ _LATENCY_BUDGET_S: Final = 10.0
 class Trial:
     """One model under test: each check is a method that returns what it found or raises what is wrong."""
 
-    def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, manifest: Mapping[str, Any], *, trust_plans: bool = False) -> None:
         self.root = root
         self.signature: Signature | None = None
         self.latency_ms: float | None = None
         self._raw_manifest = manifest
+        self._trust_plans = trust_plans
         self._manifest = Manifest()
         self._path = root
         self._file: ModelFile | None = None
+        self._others: list[ModelFile] = []
         self._engine: Engine | None = None
         self._task: Task | None = None
         self._sizes = Sizes(1)
@@ -57,25 +62,29 @@ class Trial:
         if format_ not in FILES:
             raise InvalidPackage(f"Models of the format {format_[:32]} are not accepted.")
         self._file = FILES[format_](self._path)
-        return self._file.parse()
+        found = self._file.parse()
+        self._others = [FILES["onnx"](path) for path in self._other_paths()]
+        for other in self._others:
+            other.parse()
+        return found
 
     def external_data(self) -> str:
         """Weights kept in files of their own lie in the package."""
-        return str(_known(self._file).external_data())
+        return self._each(lambda file: file.external_data())
 
     def operators(self) -> str:
         """The engine can know every operator."""
-        return str(_known(self._file).operators())
+        return self._each(lambda file: file.operators())
 
     def structure(self) -> str:
         """The graph keeps its format's rules."""
-        return str(_known(self._file).structure())
+        return self._each(lambda file: file.structure())
 
     def load(self) -> str:
         """The engine takes the model."""
         engine = self._make_engine()
         started = time.perf_counter()
-        self.signature = engine.load(self._path, EngineOptions(threads=1, extra=self._manifest.engine_extra()))
+        self.signature = engine.load(self._path, self._options(engine))
         self._engine = engine
         return f"Loaded by the engine {engine.name} in {(time.perf_counter() - started) * 1000:.0f} ms."
 
@@ -109,16 +118,23 @@ class Trial:
         return f"Ran on generated inputs with batches of 1 and 2{others}."
 
     def example(self) -> str:
-        """A picture goes all the way through the task: to tensors, through the model, to an answer."""
+        """A picture, a text or a recording goes all the way through the task: to the model, and to an answer."""
         task, engine = _known(self._task), _known(self._engine)
-        if task.modality != "image":
+        payload = example_of(task)
+        if payload is None:
             return f"Not needed for {task.modality} tasks."
+        if isinstance(task, SteppedTask):
+            answer = answer_of(task.steps(payload, {}), engine.run)
+            return f"A generated {_MEDIA[task.modality]} was answered with {', '.join(sorted(answer))}."
         count = max(1, _known(self.signature).inputs[0].shape[0])  # a fixed batch takes no fewer
-        prepared = task.preprocess([Payload(make_picture(), "image/png", "image")] * count, {})
-        answers = task.postprocess(engine.run(prepared.inputs), prepared.contexts, {})
+        prepared = task.preprocess([payload] * count, {})
+        outputs = engine.run(prepared.inputs)
+        task.check_outputs(outputs)
+        answers = task.postprocess(outputs, prepared.contexts, {})
         if len(answers) != count:
-            raise InvalidPackage(f"{count} pictures gave {len(answers)} answers; check the model's batch axis.")
-        return f"A generated picture was answered with {', '.join(sorted(answers[0]))}."
+            raise InvalidPackage(f"{count} examples gave {len(answers)} answers; check the model's batch axis.")
+        task.probe(engine.run)
+        return f"A generated {_MEDIA[task.modality]} was answered with {', '.join(sorted(answers[0]))}."
 
     def finite(self) -> str:
         """No NaN and no infinity comes out."""
@@ -145,6 +161,28 @@ class Trial:
     def memory(self) -> str:
         """How much memory the whole trial took."""
         return f"{peak_memory_bytes() / (1 << 20):.0f} MiB at the peak, libraries included."
+
+    def _other_paths(self) -> list[Path]:
+        """The task's own models. A task that is unknown or misses one is found out when it is bound."""
+        try:
+            names = task_class(self._manifest.task).other_models(self._manifest.task_config())
+            paths = [self.root / check_member(name) for name in names]
+        except PlatformError:
+            return []
+        return [path for path in paths if path.is_file()]
+
+    def _each(self, check: Callable[[ModelFile], str]) -> str:
+        """A check of the model and of those that the task runs beside it."""
+        found = check(_known(self._file))
+        for other in self._others:
+            check(other)
+        return found
+
+    def _options(self, engine: Engine) -> EngineOptions:
+        devices, extra = engine.info().devices, self._manifest.engine_extra()
+        if self._manifest.format == "tensorrt":
+            extra["trust_plans"] = self._trust_plans
+        return EngineOptions("cpu" if "cpu" in devices else devices[0], threads=1, extra=extra)
 
     def _make_engine(self) -> Engine:
         """The best engine for the format that can be used here. Raises EngineUnavailable."""

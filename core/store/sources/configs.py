@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-FILES: Final = ("config.json", "preprocessor_config.json", "tokenizer.json")
-CLASSIFICATION: Final = "image-classification"
+from core.store.sources.text_configs import text_fields, text_task
+from core.store.sources.vision_tasks import postprocess_of, seen_whole, task_of
+
+FILES: Final = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+)
 
 Config = Mapping[str, Any]
 
@@ -20,34 +28,43 @@ _WHOLE_IMAGE_FROM: Final = 384
 """From this size on, ConvNeXt's processor does not crop."""
 
 
-def manifest_of(config: Config, processor: Config, tokenizer: Config, task: str | None = None) -> dict[str, Any]:
+def manifest_of(
+    config: Config,
+    processor: Config,
+    tokenizer: Config,
+    task: str | None = None,
+    *,
+    pooling: Config | None = None,
+    sentence: Config | None = None,
+) -> dict[str, Any]:
     """What the files say, as a manifest's fields; of a model that no task here fits, a description alone.
 
-    `task` is what the source itself says, or the caller. Fields that cannot be read are left out.
+    `task` is what the source itself says, or the caller; `pooling` and `sentence` are what sentence-transformers
+    keeps. Fields that cannot be read are left out.
     """
     manifest: dict[str, Any] = {}
     if description := _description(config, tokenizer):
         manifest["description"] = description
-    if task not in (None, CLASSIFICATION) or not _classifies(config, task):
+    text = text_task(config, tokenizer, pooling or {}, task)
+    if text is not None:
+        manifest["task"] = text
+        manifest |= text_fields(text, config, tokenizer, pooling or {}, sentence or {})
+        if text != "text-embedding" and (labels := _labels(config)):
+            manifest["labels"] = labels
         return manifest
-    manifest["task"] = CLASSIFICATION
+    found = task_of(config, task)
+    if found is None:
+        return manifest
+    manifest["task"] = found
     timm = _mapping(config.get("pretrained_cfg"))
     preprocess = _of_timm(timm) if timm and not processor.get("image_mean") else _of_processor(processor)
     if preprocess:
-        manifest["preprocess"] = preprocess
+        manifest["preprocess"] = seen_whole(found, preprocess)
     if labels := _labels(config):
         manifest["labels"] = labels
-    if config.get("problem_type") == "multi_label_classification":
-        manifest["postprocess"] = {"activation": "sigmoid"}
+    if postprocess := postprocess_of(found, config):
+        manifest["postprocess"] = postprocess
     return manifest
-
-
-def _classifies(config: Config, task: str | None) -> bool:
-    names = config.get("architectures")
-    architectures = names if isinstance(names, list) else []
-    if config.get("pretrained_cfg") and config.get("num_classes"):  # timm's, which names no architecture like that
-        return True
-    return task == CLASSIFICATION or any(str(name).endswith("ForImageClassification") for name in architectures)
 
 
 def _description(config: Config, tokenizer: Config) -> str:

