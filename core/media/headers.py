@@ -13,6 +13,7 @@ _IMAGES: Final = (
     (0, b"GIF89a", "GIF"),
     (0, b"BM", "BMP"),
 )
+_SOUNDS: Final = ((8, b"WAVE", "WAV"), (0, b"ID3", "MP3"), (0, b"OggS", "Ogg"), (0, b"fLaC", "FLAC"))
 # What people send by mistake, to be named in the answer.
 _OTHERS: Final = (
     (0, b"%PDF", "a PDF document"),
@@ -53,6 +54,20 @@ def image_format(data: bytes) -> str | None:
     if head[8:12] == b"WEBP" and not head.startswith(b"RIFF"):
         return None
     return _match(head, _IMAGES)
+
+
+def audio_format(data: bytes) -> str | None:
+    """`WAV`, `FLAC`, `Ogg` or `MP3`, or None for everything else.
+
+    A bare MP3 begins with a frame: 11 set bits, then a version, layer III (ISO/IEC 11172-3, section 2.4.1.3).
+    """
+    head = data[:_MIN_BYTES]
+    if head[8:12] == b"WAVE" and not head.startswith((b"RIFF", b"RIFX", b"RF64")):
+        return None
+    found = _match(head, _SOUNDS)
+    if found is None and len(head) >= 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[1] & 0x18 != 0x08:
+        return "MP3"
+    return found
 
 
 def describe(data: bytes) -> str:

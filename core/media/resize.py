@@ -15,6 +15,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Align = Literal["center", "top_left"]
 
 _FILTERS: Final[dict[str, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
@@ -55,18 +56,25 @@ def resample(pixels: Pixels, box: Box, size: Size, interpolation: Interpolation 
 
 
 def letterbox(
-    pixels: Pixels, box: Box, size: Size, interpolation: Interpolation = "bicubic", fill: int = 114
+    pixels: Pixels,
+    box: Box,
+    size: Size,
+    interpolation: Interpolation = "bicubic",
+    fill: int = 114,
+    align: Align = "center",
 ) -> Pixels:
-    """The box resized to fit inside `size`, proportions kept, centred on grey `fill`."""
-    inner, top, left = inside(box, size)
+    """The box resized to fit inside `size`, proportions kept, on grey `fill`."""
+    inner, top, left = inside(box, size, align)
     canvas = np.full((*size, 3), fill, np.uint8)
     canvas[top : top + inner[0], left : left + inner[1]] = resample(pixels, box, inner, interpolation)
     return canvas
 
 
-def inside(box: Box, size: Size) -> tuple[Size, int, int]:
-    """The largest size of the box's proportions inside of `size`, and where its top and left are when centred."""
+def inside(box: Box, size: Size, align: Align = "center") -> tuple[Size, int, int]:
+    """The largest size of the box's proportions inside of `size`, and where its top and left are."""
     width, height = box[2] - box[0], box[3] - box[1]
     scale = min(size[0] / height, size[1] / width)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
+    if align == "top_left":
+        return inner, 0, 0
     return inner, (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2

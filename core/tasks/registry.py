@@ -12,6 +12,18 @@ from core.tasks.base import Task
 TASKS: Final[Mapping[str, str]] = {
     "tensor": "core.tasks.tensor:TensorTask",
     "image-classification": "core.tasks.image_classification:ImageClassification",
+    "object-detection": "core.tasks.object_detection:ObjectDetection",
+    "text-detection": "core.tasks.text_detection:TextDetection",
+    "text-recognition": "core.tasks.text_recognition:TextRecognition",
+    "text-embedding": "core.tasks.text_embedding:TextEmbedding",
+    "text-classification": "core.tasks.text_classification:TextClassification",
+    "token-classification": "core.tasks.token_classification:TokenClassification",
+    "speech-recognition": "core.tasks.speech_recognition:SpeechRecognition",
+    "image-embedding": "core.tasks.image_embedding:ImageEmbedding",
+    "zero-shot-image-classification": "core.tasks.zero_shot_image_classification:ZeroShotImageClassification",
+    "semantic-segmentation": "core.tasks.semantic_segmentation:SemanticSegmentation",
+    "instance-segmentation": "core.tasks.instance_segmentation:InstanceSegmentation",
+    "voice-activity": "core.tasks.voice_activity:VoiceActivity",
 }
 
 
