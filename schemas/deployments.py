@@ -51,10 +51,16 @@ class DeploymentPut(Body):
         None, ge=1, le=64, description="At most so many, as the load asks; null for one a core on `cpu`."
     )
     max_batch: int | None = Field(None, ge=1, le=4096, description="Items in one batch at most.")
+    max_tokens: int | None = Field(
+        None, ge=1, le=10_000_000, description="Tokens in one batch of texts at most, padding counted."
+    )
     max_delay_ms: float | None = Field(None, ge=0, le=10_000, description="Wait this long for a fuller batch.")
     queue_size: int | None = Field(None, ge=1, le=1_000_000, description="Items that may wait.")
     timeout_ms: int | None = Field(None, ge=1, le=3_600_000, description="Deadline of a request.")
     isolation: Literal["thread", "process"] = "thread"
+    cache: bool | None = Field(
+        None, description="Keep answers and give them again for the same content; null does so for embeddings."
+    )
     idle_unload_s: float | None = Field(
         None, ge=1, le=31_536_000, description="Leave memory after so long without a request; null never does."
     )
@@ -105,10 +111,12 @@ class Desired(Answer):
     instances: int
     max_instances: int | None = None
     max_batch: int
+    max_tokens: int | None = None
     max_delay_ms: float
     queue_size: int
     timeout_ms: int
     isolation: str
+    cache: bool | None = None
     idle_unload_s: float | None = None
     pinned: bool = False
     watch: Watch | None = None
@@ -170,6 +178,17 @@ class ObservedVersion(Answer):
     shadow: ShadowAnswer | None = None
 
 
+class ElsewhereAnswer(Answer):
+    """What another server observes. `alive` is false where it has not been heard of for 20 s."""
+
+    node: str
+    alive: bool
+    generation: int
+    state: State
+    reason: str
+    updated_at: Moment
+
+
 class Observed(Answer):
     """What is. `generation` is the desired one that this state answers to."""
 
@@ -183,6 +202,10 @@ class Observed(Answer):
     why_not_batching: str | None = None
     memory_bytes: int = Field(0, description="Host memory of all versions that are in it.")
     updated_at: Moment | None = None
+    node: str = Field("local", description="The server that this is observed on: the one that answers.")
+    elsewhere: list[ElsewhereAnswer] = Field(
+        default_factory=list, description="What the other servers on this database have told of it last."
+    )
 
 
 class DeploymentAnswer(Answer):
@@ -190,3 +213,24 @@ class DeploymentAnswer(Answer):
 
     desired: Desired
     observed: Observed
+
+
+class LogLineAnswer(Answer):
+    """One line of a host's log."""
+
+    at: Moment
+    text: str = Field(description="At most 1000 characters; control characters are left out.")
+    by: Literal["host", "server"] = Field(description="Who says it: the process itself, or the server about it.")
+
+
+class HostLogAnswer(Answer):
+    """What the host of one version wrote last."""
+
+    version: int
+    lines: list[LogLineAnswer]
+
+
+class LogsAnswer(Answer):
+    """The logs of a model's host processes; versions that run in the server's own process have none."""
+
+    versions: list[HostLogAnswer]

@@ -17,6 +17,8 @@ class ServedModel(Answer):
     task: str
     version: int
     state: str
+    modality: str
+    default: bool = Field(description="Whether `/predict` sends it what it gets of this modality.")
     inputs: list[TensorAnswer]
     outputs: list[TensorAnswer]
 
@@ -53,13 +55,33 @@ class InferenceAnswer(Answer):
     version: int
     task: str
     timing_ms: TimingAnswer
+    cached: bool | None = Field(None, description="True where the answer was computed for an earlier request.")
     predictions: list[Prediction] | None = None
+    detections: list[dict[str, Any]] | None = Field(None, description="Label, index, score and box, best first.")
+    masks: list[dict[str, Any]] | None = Field(
+        None, description="What was found, with its mask in the image's size."
+    )
+    map: str | None = Field(None, description="The class of each pixel, as a PNG in base64.")
+    image: dict[str, int] | None = Field(None, description="Width and height of the image as it is looked at.")
+    embedding: list[float] | None = None
+    entities: list[dict[str, Any]] | None = Field(
+        None, description="Label, score, start and end in characters of the text as sent, and what stands there."
+    )
+    tokens: int | None = Field(None, description="How many tokens of the text the model got.")
+    truncated: bool | None = Field(None, description="Whether the text had more tokens than the model takes.")
     outputs: list[dict[str, Any]] | None = None
     results: list[dict[str, Any]] | None = Field(None, description="One answer a file, in order.")
+
+
+class PredictAnswer(InferenceAnswer):
+    """The answer of `/predict`: that of the model, with what was seen and how long it took."""
+
+    modality: str
+    latency_ms: float = Field(description="Milliseconds from the whole body to the answer, routing included.")
 
 
 class JsonInference(Answer):
     """A JSON call: tensors for the task `tensor`, base64 media for others."""
 
-    inputs: dict[str, Any] | list[Any]
+    inputs: dict[str, Any] | list[Any] | str
     parameters: dict[str, Any] = Field(default_factory=dict)

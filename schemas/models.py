@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.base import Answer, Body, Moment
 
+Modality = Literal["image", "audio", "text", "tensor"]
 VersionStatus = Literal["uploaded", "validating", "valid", "invalid", "archived"]
 
 
@@ -15,6 +16,20 @@ class ModelPatch(Body):
     """What is left out stays as it is."""
 
     description: str | None = Field(None, max_length=4000)
+    tags: list[str] | None = Field(None, max_length=16, description="All of them; an empty list removes them.")
+
+
+class ModelActivate(Body):
+    """Which target answers what `/predict` gets of one modality; with `model: null`, none does."""
+
+    model: str | None = Field(max_length=255)
+    modality: Modality | None = Field(None, description="Must be the model's own; needed where `model` is null.")
+
+
+class DefaultsAnswer(Answer):
+    """The default target of each modality that has one."""
+
+    defaults: dict[Modality, str]
 
 
 class ModelAnswer(Answer):
@@ -23,11 +38,13 @@ class ModelAnswer(Answer):
     name: str
     task: str
     description: str
+    tags: list[str] = Field(default_factory=list)
     created_by: str
     created_at: Moment
     updated_at: Moment
     latest_version: int | None = None
     state: str | None = None
+    default_for: Modality | None = Field(None, description="Of which modality it is the default for `/predict`.")
 
 
 class TensorAnswer(Answer):

@@ -24,12 +24,18 @@ class OptimisePost(Body):
         description="How much may be lost: of the labelled samples' accuracy, else the part of top answers that "
         "differ, else one less the mean cosine.",
     )
-    budget_s: float = Field(180, ge=5, le=86_400, description="Seconds to search; what is begun is ended.")
+    budget_s: float = Field(
+        180, ge=5, le=86_400, description="Seconds for preparing the samples and searching, together."
+    )
     engines: list[str] | None = Field(None, max_length=16, description="Only these engines.")
     precisions: list[Literal["fp32", "bf16", "fp16", "int8"]] | None = Field(
         None, max_length=4, description="Only these precisions."
     )
-    apply: bool = Field(True, description="Let a deployment with `engine: auto` follow what is found, at once.")
+    apply: bool = Field(
+        True,
+        description="Let deployments with `engine: auto` follow what is found, at once. Without it, the search "
+        "only recommends; `PUT …/recommendation` applies it later.",
+    )
 
 
 class OptimisationAccepted(Answer):
@@ -37,6 +43,24 @@ class OptimisationAccepted(Answer):
 
     id: int
     status: Status
+
+
+class RecommendationPut(Body):
+    """Which recommendation to follow."""
+
+    search: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="The search; the newest with one if left out."
+    )
+
+
+class RecommendationFollowed(Answer):
+    """What `engine: auto` follows from now on."""
+
+    search: int | None = Field(description="The search; null for the version as uploaded.")
+    generation: int | None = Field(
+        description="Of the deployment that was changed by it; null where none had the version in service with "
+        "`engine: auto` in another form."
+    )
 
 
 class ProgressAnswer(Answer):
@@ -123,6 +147,9 @@ class OptimisationAnswer(Answer):
     progress: ProgressAnswer
     trials: list[TrialAnswer]
     recommendation: RecommendationAnswer | None = None
+    follow: bool = Field(
+        True, description="Whether deployments with `engine: auto` are to follow it; of several the newest counts."
+    )
     stale: str | None = Field(
         None, description="Why the recommendation is not followed any more, where it is not."
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from schemas.base import Answer, Moment
 
 
@@ -92,6 +94,35 @@ class EnginesAnswer(Answer):
     """All engines."""
 
     engines: list[EngineAnswer]
+
+
+class NodeAnswer(Answer):
+    """One server of those that share the database. Times are by the database's clock."""
+
+    name: str
+    here: bool = Field(description="Whether it is the one that answers.")
+    alive: bool
+    silent_s: float = Field(description="Seconds since its last heart-beat; one comes every 5 s.")
+    version: str
+    address: str = Field(description="Where it listens.")
+    workers: int
+    started_at: Moment
+    seen_at: Moment
+    clock_ahead_ms: int = Field(description="How far its clock is ahead of the database's.")
+
+
+class NodesAnswer(Answer):
+    """All that are known: those that stopped in order have left, and a silent one is forgotten after a week."""
+
+    nodes: list[NodeAnswer]
+
+
+class ChainAnswer(Answer):
+    """What a walk along the audit log found; without `findings` it is whole."""
+
+    count: int
+    last_hash: str
+    findings: list[str]
 
 
 class AuditAnswer(Answer):

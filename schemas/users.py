@@ -17,6 +17,7 @@ class UserCreate(Body):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", examples=["ada"])
     password: str = Field(max_length=1024)
     role: RoleName = "viewer"
+    must_change_password: bool = Field(False, description="Ask for another password at the first sign-in.")
 
 
 class UserPatch(Body):
@@ -25,6 +26,7 @@ class UserPatch(Body):
     role: RoleName | None = None
     disabled: bool | None = None
     password: str | None = Field(None, max_length=1024)
+    must_change_password: bool | None = None
 
 
 class UserAnswer(Answer):
@@ -34,5 +36,7 @@ class UserAnswer(Answer):
     name: str
     role: RoleName
     disabled: bool
+    must_change_password: bool
+    totp_since: Moment | None = Field(description="Since when a second factor is asked for; null for none.")
     created_at: Moment
     updated_at: Moment

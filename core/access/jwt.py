@@ -24,8 +24,8 @@ class Claims:
     session_id: str
 
 
-def sign(claims: Claims, key: bytes, expires_at: datetime) -> str:
-    """A token that holds until `expires_at`."""
+def sign(claims: Claims, key: bytes, expires_at: datetime, kid: str = "0") -> str:
+    """A token that holds until `expires_at`, and says which key it was signed with."""
     body = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -34,7 +34,18 @@ def sign(claims: Claims, key: bytes, expires_at: datetime) -> str:
         "iat": int(datetime.now(UTC).timestamp()),
         "exp": int(expires_at.timestamp()),
     }
-    return str(jwt.encode(body, key, algorithm=ALGORITHM))
+    return str(jwt.encode(body, key, algorithm=ALGORITHM, headers={"kid": kid}))
+
+
+def kid_of(token: str) -> str:
+    """Which key a token says it was signed with; empty where it does not say. Raises Unauthenticated."""
+    if len(token) > _MAX_LENGTH:
+        raise not_signed_in()
+    try:
+        kid = jwt.get_unverified_header(token).get("kid", "")
+    except (JWTError, ValueError) as error:
+        raise not_signed_in() from error
+    return kid if isinstance(kid, str) else ""
 
 
 def read(token: str, key: bytes) -> Claims:

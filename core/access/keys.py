@@ -19,16 +19,16 @@ def load_or_create_key(directory: Path, name: str, nbytes: int = 32) -> bytes:
     try:
         key = path.read_bytes()
     except FileNotFoundError:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _create(path, secrets.token_bytes(nbytes))
+        create_file(path, secrets.token_bytes(nbytes))
         key = path.read_bytes()
     if len(key) != nbytes:
         raise InvalidSettings(f"The key file {path} is damaged; remove it to have a new one made.")
     return key
 
 
-def _create(path: Path, key: bytes) -> None:
-    """Put a whole key in place, unless another process was first: then theirs stays."""
+def create_file(path: Path, key: bytes) -> None:
+    """Put a whole key in place, unless another process was first: then theirs stays. Mode 0600, folder 0700."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

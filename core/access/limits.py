@@ -1,123 +1,290 @@
-"""Rate limits of access tokens."""
+"""Rate limits and places of access tokens and of sign-in."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from limits import RateLimitItem
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
-
+from core.access import counters, places
+from core.access.counters import Counters
+from core.access.places import OwnPlaces, Places, SharedPlaces
 from core.access.records import TokenRecord
-from core.errors import LimitExceeded
+from core.access.redis_limits import RedisLimits
+from core.access.slots import STRIPES, SharedMemory, new_memory_file
+from core.access.windows import Budget, LimitState, Subject, subject_of
+from core.errors import LimitExceeded, LimitsUnavailable
+from core.metrics import Counts
 
-_SWEEP_EVERY = 4096
+_SUBJECTS_KEPT = 65_536
+_PLACES_SLOTS = 16_384
+
+
+class RateUsedUp(LimitExceeded):
+    """A rate is used up; the headers say where the caller stands."""
+
+    def __init__(self, message: str, *, retry_after_s: float, state: LimitState) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.state = state
+
+    def headers(self) -> dict[str, str]:
+        """`Retry-After` and `X-RateLimit-*`."""
+        limit, remaining, reset_epoch_s = map(str, self.state)
+        return {
+            **super().headers(),
+            "x-ratelimit-limit": limit,
+            "x-ratelimit-remaining": remaining,
+            "x-ratelimit-reset": reset_epoch_s,
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class LimitState:
-    """Where a token stands in its tightest window, for the `X-RateLimit-*` headers."""
+class _Both:
+    """A token and its tenant as they are limited, and of which state of theirs that is."""
 
-    limit: int
-    remaining: int
-    reset_epoch_s: int
+    record: TokenRecord
+    version: int
+    limited: tuple[Subject, ...]
+    places: tuple[tuple[str, int, Subject], ...]
+    """Who allows how many requests at once, as a refused caller reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the workers of one machine share of their limits, and which of its processes this one is."""
+
+    fd: int
+    slots: int
+    process: int
 
 
 class RateLimiter:
-    """Counts requests a token over sliding windows, in this process. Belongs to one event loop."""
+    """Counts requests and holds places, for this process or, with `share`, with the other workers.
 
-    def __init__(self) -> None:
-        self._counters = _Counters()
-        self._limiter = SlidingWindowCounterRateLimiter(self._counters)
+    Belongs to one event loop. Where nothing can be counted, `fail_open` lets requests in; else they are refused
+    with LimitsUnavailable; `counts` tells how often that was. With `redis`, rates are counted there,
+    and places by this one.
+    """
+
+    def __init__(
+        self,
+        slots: int = 4096,
+        *,
+        share: Share | None = None,
+        counts: Counts | None = None,
+        fail_open: bool = True,
+        redis: RedisLimits | None = None,
+    ) -> None:
+        self._redis = redis
+        slots = rounded(share.slots if share else slots)
+        size = memory_bytes(slots) if share else slots * counters.SLOT_BYTES
+        self._memory = SharedMemory(size, share.fd if share else None)
+        self._counters = Counters(self._memory, 0, slots)
+        self._places: Places = OwnPlaces()
+        if share is not None:
+            offset = slots * counters.SLOT_BYTES
+            self._places = SharedPlaces(self._memory, offset, _PLACES_SLOTS, share.process)
+        self._fail_open = fail_open
+        self._subjects: dict[int, _Both] = {}
+        self._counts = counts or Counts()
+        self._active: dict[int, TokenRecord] = {}
 
     def hit(self, record: TokenRecord) -> LimitState | None:
-        """Count one request; None where the token has no rate. Raises LimitExceeded, and then counts nothing."""
-        rates = record.rates
-        if not rates:
-            return None
-        key = str(record.id)
-        # A request that one window refuses must not use up another.
-        if len(rates) > 1 and not all(self._limiter.test(rate, key) for rate in rates):
-            raise self._exceeded(rates, key)
-        if not all(self._limiter.hit(rate, key) for rate in rates):
-            raise self._exceeded(rates, key)
-        return self._tightest(rates, key)
+        """Count one request of a token and its tenant; None where neither has a rate or a budget.
 
-    def state(self, record: TokenRecord) -> LimitState | None:
-        """Where the token stands, without counting anything."""
-        return self._tightest(record.rates, str(record.id)) if record.rates else None
-
-    def _tightest(self, rates: Sequence[RateLimitItem], key: str) -> LimitState:
-        windows = [self._window(rate, key) for rate in rates]
-        return min((window.state() for window in windows), key=lambda state: state.remaining)
-
-    def _exceeded(self, rates: Sequence[RateLimitItem], key: str) -> LimitExceeded:
-        # The longest of the waits: earlier, another window would still refuse.
-        rate, wait_s = max(((rate, self._window(rate, key).wait_s()) for rate in rates), key=lambda pair: pair[1])
-        message = f"The access token's rate of {_words(rate)} is used up."
-        return LimitExceeded(message, retry_after_s=math.floor(wait_s) + 1)
-
-    def _window(self, rate: RateLimitItem, key: str) -> _Window:
-        length_s = rate.get_expiry()
-        before, _, now, ttl_s = self._counters.get_sliding_window(rate.key_for(key), length_s)
-        return _Window(rate.amount, length_s, before, now, left_s=ttl_s - length_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """One window and the one before it, whose count weighs as much as of it still lies under a sliding window."""
-
-    limit: int
-    length_s: int
-    count_before: int
-    count: int
-    left_s: float
-
-    def state(self) -> LimitState:
-        """For the headers; the reset is the end of the window."""
-        used = math.floor(self.count_before * self.left_s / self.length_s) + self.count
-        return LimitState(self.limit, max(0, self.limit - used), round(time.time() + self.left_s))
-
-    def wait_s(self) -> float:
-        """Seconds after which, and not before, one more request is let in; below 0 where it would be now.
-
-        The library's own answer looks for the next drop of either count, which may not be enough.
+        Raises RateUsedUp, and then counts nothing.
         """
-        room = self.limit - self.count
-        if room <= 0:  # this window must end, and then weigh less than the limit
-            return self.left_s + (1 - self.limit / self.count) * self.length_s
-        return self.left_s - room * self.length_s / self.count_before if self.count_before else -1.0
+        subjects = self.subjects(record)
+        return self.hit_subject(*subjects) if subjects else None
+
+    def use(self, record: TokenRecord, items: int, tokens: int, engine_ms: float) -> None:
+        """Count what a request has used of the budgets of its token and tenant."""
+        self._active[record.id] = record
+        for subject in self.subjects(record):
+            used = subject.used({"items": items, "tokens": tokens, "engine_seconds": round(engine_ms * 1000)})
+            if used:
+                self._use(subject, used)
+
+    def raise_to(self, subject: Subject, used: Sequence[tuple[Budget, int]]) -> None:
+        """Let budgets be used up at least as far as is known from elsewhere."""
+        with suppress(LimitsUnavailable):
+            self._counters.raise_to(subject, used)
+        if self._redis is not None:
+            self._redis.raise_to(subject, used)
+
+    def _use(self, subject: Subject, used: Sequence[tuple[Budget, int]]) -> None:
+        try:
+            self._counters.use(subject, used)
+        except LimitsUnavailable:
+            self._counts.limit_failures += 1
+        if self._redis is not None:
+            self._redis.use(subject, used)
+
+    async def look_anywhere(self, subject: Subject) -> float:
+        """Seconds until a request would be let in, 0 for now, as `hit_subject_anywhere`; counts nothing."""
+        if self._redis is not None:
+            try:
+                return (await self._redis.hit(subject, count=False))[0]
+            except LimitsUnavailable:
+                self._failed()
+        try:
+            return self._counters.hit(subject, count=False)[0]
+        except LimitsUnavailable:
+            self._failed()
+            return 0.0
+
+    def left(self, subject: Subject) -> Sequence[int] | None:
+        """How much of each limit is left by what this machine counts, in the order of the limits; counts nothing.
+
+        None where that is not known.
+        """
+        try:
+            return self._counters.left(subject)
+        except LimitsUnavailable:
+            return None
+
+    def hit_subject(self, *subjects: Subject) -> LimitState | None:
+        """Count one request of anybody. Raises RateUsedUp."""
+        try:
+            wait_s, words, state = self._counters.hit(*subjects)
+        except LimitsUnavailable:
+            self._failed()
+            return None
+        return _let_in(wait_s, words, state)
+
+    @property
+    def remote(self) -> bool:
+        """Whether rates are counted in Redis."""
+        return self._redis is not None
+
+    def is_elsewhere(self, record: TokenRecord) -> bool:
+        """Whether a hit of this token must be waited for."""
+        return self._redis is not None and bool(self.subjects(record))
+
+    async def hit_anywhere(self, record: TokenRecord) -> LimitState | None:
+        """As `hit`, in Redis where there is one."""
+        subjects = self.subjects(record)
+        return await self.hit_subject_anywhere(*subjects) if subjects else None
+
+    async def hit_subject_anywhere(self, *subjects: Subject) -> LimitState | None:
+        """As `hit_subject`, in Redis where there is one; while it is away, this machine counts or refuses."""
+        if self._redis is not None:
+            try:
+                return _let_in(*await self._redis.hit(*subjects))
+            except LimitsUnavailable:
+                self._failed()
+        return self.hit_subject(*subjects)
+
+    def take_place(self, record: TokenRecord) -> tuple[Subject, ...]:
+        """Take one of the `max_concurrency` places of the token and of its tenant, to be given back.
+
+        Raises LimitExceeded when all are taken; then none is held.
+        """
+        taken: tuple[Subject, ...] = ()
+        for whose, most, place in self._both(record).places:
+            try:
+                if self._places.take(place, most):
+                    taken = (*taken, place)
+                    continue
+            except LimitsUnavailable:
+                self._failed_to_take(taken)
+                continue
+            self.give_back_place(taken)
+            raise LimitExceeded(f"{whose} allows {most} requests at once.", retry_after_s=1)
+        return taken
+
+    def give_back_place(self, taken: Sequence[Subject]) -> None:
+        """Give back what `take_place` took."""
+        for place in taken:
+            self._places.give_back(place)
+
+    def _failed_to_take(self, taken: Sequence[Subject]) -> None:
+        try:
+            self._failed()
+        except LimitsUnavailable:
+            self.give_back_place(taken)
+            raise
+
+    def counted(self) -> int:
+        """How many windows are counted now."""
+        return self._counters.in_use()
+
+    def subjects(self, record: TokenRecord) -> tuple[Subject, ...]:
+        """The token and its tenant, as far as they are limited."""
+        return self._both(record).limited
+
+    def _both(self, record: TokenRecord) -> _Both:
+        kept = self._subjects.get(record.id)
+        if kept is not None and kept.record is record and kept.version == record.owner.version:
+            return kept
+        if len(self._subjects) >= _SUBJECTS_KEPT:
+            self._subjects.clear()
+        token, tenant = self.subject_of_token(record), self.subject_of_tenant(record)
+        limited = tuple(subject for subject in (token, tenant) if subject.limits)
+        places = tuple(
+            (whose, most, subject)
+            for whose, most, subject in (
+                ("This access token", record.max_concurrency, token),
+                ("The tenant of this access token", record.owner.max_concurrency, tenant),
+            )
+            if most is not None
+        )
+        both = self._subjects[record.id] = _Both(record, record.owner.version, limited, places)
+        return both
+
+    @staticmethod
+    def subject_of_token(record: TokenRecord) -> Subject:
+        """The limits of a token itself."""
+        name, place = f"token:{record.id}", f"tenant:{record.owner.name}"
+        return subject_of(name, record.rates, record.burst, record.budgets, "The access token's", place)
+
+    @staticmethod
+    def subject_of_tenant(record: TokenRecord) -> Subject:
+        """The limits of a token's tenant."""
+        owner = record.owner
+        return subject_of(f"tenant:{owner.name}", owner.rates, owner.burst, owner.budgets, "The tenant's")
+
+    def take_active(self) -> list[TokenRecord]:
+        """The tokens with budgets that were used since the last call."""
+        active, self._active = self._active, {}
+        return list(active.values())
+
+    def _failed(self) -> None:
+        self._counts.limit_failures += 1
+        if not self._fail_open:
+            raise LimitsUnavailable("The limits cannot be counted now.", retry_after_s=1)
 
 
-class _Counters(MemoryStorage):
-    """The library's counters without its timer thread, which walks every key a hundred times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timer.cancel()
-        self.timer.join()
-        self._until_sweep = _SWEEP_EVERY
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        count = self.get(key) + amount
-        if count == amount:
-            self.expirations[key] = time.time() + expiry
-            self._sweep_sometimes()
-        self.storage[key] = count
-        return count
-
-    def _sweep_sometimes(self) -> None:
-        # Each new key pays for a share of the sweep, so that keys of windows long gone do not pile up.
-        self._until_sweep -= 1
-        if self._until_sweep <= 0:
-            for key in list(self.expirations):
-                self.get(key)  # drops the key where it has expired
-            self._until_sweep = max(_SWEEP_EVERY, len(self.expirations))
+def _let_in(wait_s: float, words: str, state: LimitState) -> LimitState:
+    if wait_s:
+        raise RateUsedUp(f"{words} is used up.", retry_after_s=math.floor(wait_s) + 1, state=state)
+    return state
 
 
-def _words(rate: RateLimitItem) -> str:
-    unit = rate.GRANULARITY.name
-    return f"{rate.amount} per {unit}" if rate.multiples == 1 else f"{rate.amount} per {rate.multiples} {unit}s"
+class SharedLimits:
+    """The control process's side: makes what the workers share, and clears what a dead one held."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = rounded(slots)
+        self.fd = new_memory_file(memory_bytes(self.slots))
+        self._memory = SharedMemory(memory_bytes(self.slots), self.fd)
+        self._places = SharedPlaces(self._memory, self.slots * counters.SLOT_BYTES, _PLACES_SLOTS, 0)
+
+    def clear(self, process: int) -> None:
+        """Give back the places of a worker that has ended."""
+        self._places.clear(process)
+
+    def close(self) -> None:
+        """Let go of the memory; it is gone with the last worker."""
+        self._memory.close()
+
+
+def rounded(slots: int) -> int:
+    """The next number of slots that the stripes can share evenly."""
+    return -(-slots // STRIPES) * STRIPES
+
+
+def memory_bytes(slots: int) -> int:
+    """How much the workers share for so many windows."""
+    return slots * counters.SLOT_BYTES + _PLACES_SLOTS * places.SLOT_BYTES

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from passlib.hash import argon2
 
+from core.access.common_passwords import is_common
 from core.errors import Unavailable, Unprocessable
 
 MIN_LENGTH = 8
@@ -26,12 +27,14 @@ _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 Result = TypeVar("Result")
 
 
-def check_password(password: str) -> None:
-    """Raise Unprocessable unless the password may be used."""
+def check_password(password: str, name: str = "") -> None:
+    """Raise Unprocessable unless the password may be used, by the user of that name."""
     if len(password) < MIN_LENGTH:
         raise Unprocessable(f"A password has at least {MIN_LENGTH} characters.")
     if len(password) > MAX_LENGTH:
         raise Unprocessable(f"A password has at most {MAX_LENGTH} characters.")
+    if is_common(password) or (name and password.lower() in (name.lower(), name.lower() * 2, name.lower()[::-1])):
+        raise Unprocessable("This password is among the first that are guessed; take another.")
 
 
 async def hash_password(password: str) -> str:

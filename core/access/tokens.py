@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from limits import RateLimitItem
 
+from core.access.others import TellOthers, nobody
 from core.access.records import TokenRecord, record_of
+from core.access.tenants import Tenancy
 from core.database.repositories import Revisions, TokenRow, Tokens
 from core.database.repositories.tokens import REVISION
 from core.database.session import Database
@@ -37,22 +39,47 @@ def hash_secret(secret: str | bytes) -> bytes:
 class TokenIndex:
     """All tokens in memory, brought up to date by `refresh`. Belongs to one event loop."""
 
-    def __init__(self, database: Database, default_rates: tuple[RateLimitItem, ...] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        default_rates: tuple[RateLimitItem, ...] = (),
+        tenancy: Tenancy | None = None,
+        tell_others: TellOthers = nobody,
+    ) -> None:
         self._database = database
+        self._tenancy = tenancy or Tenancy(database)
         self._default_rates = default_rates
+        self._tell_others = tell_others
         self._records: dict[bytes, TokenRecord] = {}
         self._hashes: dict[int, bytes] = {}
+        self._previous: dict[bytes, tuple[int, float]] = {}
+        """Secrets that were replaced and still hold: whose, and until when in seconds since the epoch."""
+        self._previous_of: dict[int, bytes] = {}
         self._revoked: dict[bytes, None] = {}
         """The hashes of those revoked last, oldest first."""
         self._revision: int | None = None
         self._used: dict[int, float] = {}
+        self._ends: dict[int, float] = {}
+        """When those end that do, in seconds since the epoch."""
         self._refreshing = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._records)
 
+    async def changed(self) -> None:
+        """Take over what this process has changed, and let the other workers do so. Raises Unavailable."""
+        try:
+            await self.refresh()
+        finally:
+            await self._tell_others()
+
     async def refresh(self) -> int:
         """Take over what changed since the last refresh; returns how many tokens did. Raises Unavailable."""
+        count = await self._refresh()
+        await self._tenancy.find_unknown()
+        return count
+
+    async def _refresh(self) -> int:
         async with self._refreshing, self._database.session() as session:
             # Read before the rows: what changes between the two is then fetched once more, never missed.
             newest = (await Revisions(session).read_all()).get(REVISION, 0)
@@ -74,7 +101,7 @@ class TokenIndex:
         if len(secret) != _LENGTH:
             raise Unauthenticated("The access token is not valid.")
         hashed = hashlib.sha256(secret).digest()
-        record = self._records.get(hashed)
+        record = self._records.get(hashed) or self._by_previous(hashed)
         if record is None and hashed not in self._revoked:
             raise Unauthenticated("The access token is not valid.")
         if record is None or record.revoked:
@@ -82,6 +109,25 @@ class TokenIndex:
         if record.expires_at is not None and record.expires_at <= time.time():
             raise Unauthenticated("The access token has expired.")
         return record
+
+    def _by_previous(self, hashed: bytes) -> TokenRecord | None:
+        """The token that had this secret before, for as long as that holds. Raises Unauthenticated after that."""
+        found = self._previous.get(hashed)
+        if found is None:
+            return None
+        token_id, until = found
+        if until <= time.time():
+            raise Unauthenticated("The access token has a new secret; this one holds no more.")
+        return self._records[self._hashes[token_id]]
+
+    def expiring(self, within_s: float) -> int:
+        """How many tokens end within so many seconds."""
+        now = time.time()
+        return sum(now < ends <= now + within_s for ends in self._ends.values())
+
+    def records(self) -> Iterable[TokenRecord]:
+        """All tokens that are not revoked."""
+        return self._records.values()
 
     def note_used(self, token_id: int) -> None:
         """Remember that the token was used now."""
@@ -116,13 +162,28 @@ class TokenIndex:
         before = self._hashes.get(row.id)
         if before is not None and before != row.hash:  # the secret was rotated
             del self._records[before]
+        self._put_previous(row)
+        self._ends.pop(row.id, None)
+        if row.expires_at is not None and row.revoked_at is None:
+            self._ends[row.id] = row.expires_at.timestamp()
         if row.revoked_at is not None:
             self._hashes.pop(row.id, None)
             self._records.pop(row.hash, None)
             self._note_revoked(row.hash)
+            if row.previous_hash is not None:
+                self._note_revoked(row.previous_hash)
             return
         self._hashes[row.id] = row.hash
-        self._records[row.hash] = record_of(row, self._default_rates)
+        self._records[row.hash] = record_of(row, self._default_rates, self._tenancy.of(row.tenant))
+
+    def _put_previous(self, row: TokenRow) -> None:
+        before = self._previous_of.pop(row.id, None)
+        if before is not None:
+            self._previous.pop(before, None)
+        if row.previous_hash is None or row.previous_until is None or row.revoked_at is not None:
+            return
+        self._previous_of[row.id] = row.previous_hash
+        self._previous[row.previous_hash] = row.id, row.previous_until.timestamp()
 
     def _note_revoked(self, hashed: bytes) -> None:
         self._revoked[hashed] = None

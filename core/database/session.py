@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -14,11 +15,13 @@ from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from core.database.audit_chain import seal
 from core.database.failures import platform_error
 from core.database.urls import driver_url, sqlite_path
 from core.errors import Unavailable
 
 _WRITES = "pulvinar_writes"
+_COMMITTING = "pulvinar_committing"
 
 
 class Database:
@@ -33,6 +36,7 @@ class Database:
         self._writing_engine = writing(self._engine)
         # SQLite has one writer; waiting here is fair, where its own busy handler is a lottery.
         self._turn = asyncio.Lock() if self.dialect == "sqlite" else None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def dialect(self) -> str:
@@ -42,17 +46,17 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """For reading: what is seen is rolled back at the end."""
-        async with AsyncSession(self._engine, expire_on_commit=False) as session:
-            await _connect(session)
+        async with self._on(self._engine) as session:
             yield session
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """For writing: commits at the end, rolls back on any error. Must not be nested."""
-        async with self._writer(), AsyncSession(self._writing_engine, expire_on_commit=False) as session:
-            await _connect(session)
+        async with self._writer(), self._on(self._writing_engine) as session:
             yield session
-            await session.commit()
+            await seal(session)
+            committing = session.info[_COMMITTING] = asyncio.create_task(session.commit())
+            await asyncio.shield(committing)
 
     async def ping(self) -> None:
         """Raise Unavailable unless the database answers a query within the timeout."""
@@ -64,7 +68,23 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; the database may not be used afterwards."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=self._timeout_s)
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _on(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+        session = AsyncSession(engine, expire_on_commit=False)
+        try:
+            await _connect(session)
+            yield session
+        finally:
+            # Whoever is cancelled leaves a connection that is still to be committed or rolled back. That goes on
+            # without them, and `close` waits for it: cut off, it would be an error in the log of an orderly end.
+            ending = asyncio.create_task(_end(session))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.shield(ending)
 
     def _writer(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._turn is None else _held(self._turn, self._timeout_s)
@@ -94,8 +114,24 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(**{_WRITES: True})
 
 
+class _SqliteConnection(aiosqlite.Connection):
+    """One that may be stopped more than once.
+
+    A query that is cancelled twice has its connection closed and, while that goes on, stopped. Its thread ends
+    with the first of the two and would leave whoever waits for the second waiting for ever, the end of the process
+    too.
+    """
+
+    _stopped: asyncio.Future[Any] | None = None
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        if self._stopped is None:
+            self._stopped = super().stop()
+        return self._stopped
+
+
 async def _open_sqlite(path: Path, timeout_s: float) -> aiosqlite.Connection:
-    connection = aiosqlite.connect(path, timeout=timeout_s)
+    connection = _SqliteConnection(lambda: sqlite3.connect(path, timeout=timeout_s), iter_chunk_size=64)
     thread = connection._thread
     thread.daemon = True  # one that was forgotten must not keep the process from ending
     # A connection that is cancelled is closed by its thread, a moment after everybody has let go of it; until then
@@ -137,6 +173,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _translate(context: ExceptionContext) -> BaseException | None:
     return platform_error(context.sqlalchemy_exception or context.original_exception)
+
+
+async def _end(session: AsyncSession) -> None:
+    committing: asyncio.Task[None] | None = session.info.get(_COMMITTING)
+    if committing is not None:
+        await asyncio.wait((committing,))
+    await session.close()
 
 
 async def _connect(session: AsyncSession) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from sqlalchemy import Select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -17,6 +17,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from core.database.failures import is_unique_violation
 from core.database.tables import Base
 from core.errors import BadRequest, Conflict
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 MAX_PAGE = 1000
 
@@ -62,6 +65,8 @@ class Repository:
     def _insert(self, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT, in this session's dialect."""
         if self._session.get_bind().dialect.name == "postgresql":
+            from sqlalchemy.dialects import postgresql  # loaded by now; no start on SQLite waits for it
+
             return postgresql.insert(table)
         return sqlite.insert(table)
 

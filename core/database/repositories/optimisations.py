@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from core.database.repositories.base import Repository
 from core.database.repositories.results import affected
@@ -28,7 +28,8 @@ class Optimisations(Repository):
         latest = await self.latest(version_id)
         if latest is not None and latest.status in UNDER_WAY:
             raise Conflict(f"Optimisation {latest.id} of this version is under way; wait for it, or cancel it.")
-        row = Optimisation(version_id=version_id, wanted=wanted, created_by=created_by)
+        follow = bool(wanted.get("apply", True))
+        row = Optimisation(version_id=version_id, wanted=wanted, follow=follow, created_by=created_by)
         self._session.add(row)
         await self._session.flush()
         await self._forget_old(version_id)
@@ -45,9 +46,28 @@ class Optimisations(Repository):
         return await self._session.scalar(query.order_by(Optimisation.id.desc()).limit(1))
 
     async def recommended(self, version_id: int) -> Optimisation | None:
-        """The newest that ended with a recommendation."""
-        query = select(Optimisation).where(Optimisation.version_id == version_id, Optimisation.status == "done")
+        """The newest with a recommendation of those that are to be followed."""
+        query = select(Optimisation).where(_ended_well(version_id), Optimisation.follow)
         return await self._session.scalar(query.order_by(Optimisation.id.desc()).limit(1))
+
+    async def newest_done(self, version_id: int) -> Optimisation | None:
+        """The newest with a recommendation, to be followed or not."""
+        query = select(Optimisation).where(_ended_well(version_id))
+        return await self._session.scalar(query.order_by(Optimisation.id.desc()).limit(1))
+
+    async def follow_only(self, version_id: int, optimisation_id: int | None) -> None:
+        """Of a version's searches that have ended, let this one alone be followed, or None."""
+        ended = update(Optimisation).where(_ended_well(version_id))
+        await self._session.execute(ended.values(follow=False))
+        if optimisation_id is not None:
+            await self._session.execute(
+                ended.where(Optimisation.id == optimisation_id).values(follow=True, fault="")
+            )
+
+    async def mark(self, optimisation_id: int, fault: str) -> None:
+        """Note why its recommendation is not followed any more, for what it did in service."""
+        change = update(Optimisation).where(Optimisation.id == optimisation_id)
+        await self._session.execute(change.values(fault=fault))
 
     async def claim(self, optimisation_id: int, until: datetime) -> bool:
         """Begin one that is queued; False where somebody else has."""
@@ -80,6 +100,13 @@ class Optimisations(Repository):
         cancelled = await self._session.scalar(kept.returning(Optimisation.cancel))
         return cancelled is False
 
+    async def is_wanted(self, optimisation_id: int) -> bool:
+        """Whether a running one is to go on; only looks."""
+        query = select(Optimisation.cancel).where(
+            Optimisation.id == optimisation_id, Optimisation.status == "running"
+        )
+        return await self._session.scalar(query) is False
+
     async def finish(self, optimisation_id: int, status: str, **values: Any) -> bool:
         """End a running one as done, failed or cancelled; False where it is not running any more."""
         change = update(Optimisation).where(Optimisation.id == optimisation_id, Optimisation.status == "running")
@@ -109,3 +136,7 @@ class Optimisations(Repository):
             Optimisation.status == "running", Optimisation.claimed_until > utc_now()
         )
         return await self._session.scalar(query.limit(1)) is not None
+
+
+def _ended_well(version_id: int) -> ColumnElement[bool]:
+    return and_(Optimisation.version_id == version_id, Optimisation.status == "done")

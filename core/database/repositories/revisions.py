@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from core.database.repositories.base import Repository
 from core.database.tables import Revision
+
+CHANNEL = "pulvinar_changes"
+"""Where PostgreSQL tells of changes as they are committed; the payload is the counter's name."""
 
 
 class Revisions(Repository):
@@ -18,7 +21,11 @@ class Revisions(Repository):
         """
         insert = self._insert(Revision).values(name=name, value=1)
         upsert = insert.on_conflict_do_update(index_elements=["name"], set_={"value": Revision.value + 1})
-        return int((await self._session.execute(upsert.returning(Revision.value))).scalar_one())
+        value = int((await self._session.execute(upsert.returning(Revision.value))).scalar_one())
+        if self._session.get_bind().dialect.name == "postgresql":
+            # Told when the transaction is committed, and not at all where it is not; twice the same is told once.
+            await self._session.execute(select(func.pg_notify(CHANNEL, name)))
+        return value
 
     async def read_all(self) -> dict[str, int]:
         """Every counter by its name; one that was never raised is missing."""

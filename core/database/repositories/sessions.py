@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
@@ -10,6 +11,8 @@ from sqlalchemy.orm import joinedload
 from core.database.repositories.base import Repository
 from core.database.repositories.results import affected
 from core.database.tables import Session, utc_now
+
+_MOST = 1000
 
 
 class Sessions(Repository):
@@ -24,6 +27,13 @@ class Sessions(Repository):
         query = select(Session).where(Session.id == session_id).options(joinedload(Session.user))
         return await self._session.scalar(query)
 
+    async def live_of(self, user_id: int, now: datetime) -> Sequence[Session]:
+        """The sessions of a user that hold, the one used last first."""
+        query = select(Session).where(
+            Session.user_id == user_id, Session.revoked_at.is_(None), Session.expires_at > now
+        )
+        return (await self._session.scalars(query.order_by(Session.last_used_at.desc()).limit(_MOST))).all()
+
     async def rotate(self, session_id: str, old_hash: bytes, new_hash: bytes, expires_at: datetime) -> bool:
         """Replace the refresh token; False where `old_hash` is no longer the one in force, or never was."""
         change = (
@@ -32,6 +42,11 @@ class Sessions(Repository):
             .values(refresh_hash=new_hash, last_used_at=utc_now(), expires_at=expires_at)
         )
         return affected(await self._session.execute(change)) == 1
+
+    async def touch(self, session_id: str, now: datetime, expires_at: datetime) -> None:
+        """Note that a session is in use, so that it goes on."""
+        change = update(Session).where(Session.id == session_id, Session.revoked_at.is_(None))
+        await self._session.execute(change.values(last_used_at=now, expires_at=expires_at))
 
     async def revoke(self, session_id: str) -> bool:
         """End a session; False where it had ended already or is unknown."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from core.database.repositories.base import Repository
 from core.database.repositories.revisions import Revisions
@@ -20,12 +20,17 @@ class TokenRow(NamedTuple):
 
     id: int
     hash: bytes
+    previous_hash: bytes | None
+    previous_until: datetime | None
     name: str
-    tenant: str | None
+    tenant: str
     models: list[str] | None
     operations: list[str] | None
     rate: list[str] | None
+    burst: int | None
     max_concurrency: int | None
+    budgets: list[str] | None
+    priority: int | None
     ip_allow: list[str] | None
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -44,6 +49,34 @@ class Tokens(Repository):
     async def page(self, limit: int, cursor: str | None = None) -> tuple[list[AccessToken], str | None]:
         """All tokens, newest first."""
         return await self._page(select(AccessToken), AccessToken.id, limit, cursor, descending=True)
+
+    async def named_like(self, text: str, limit: int) -> Sequence[AccessToken]:
+        """Tokens in force with this in their name, in any case, newest first."""
+        query = select(AccessToken).where(
+            AccessToken.name.icontains(text, autoescape=True), AccessToken.revoked_at.is_(None)
+        )
+        return (await self._session.scalars(query.order_by(AccessToken.id.desc()).limit(limit))).all()
+
+    async def of_tenant(self, tenant: str, limit: int) -> Sequence[AccessToken]:
+        """The tokens that a tenant owns, revoked ones last, then newest first."""
+        query = select(AccessToken).where(AccessToken.tenant == tenant)
+        query = query.order_by(AccessToken.revoked_at.is_not(None), AccessToken.id.desc()).limit(limit)
+        return (await self._session.scalars(query)).all()
+
+    async def live_by_tenant(self, tenants: Sequence[str]) -> dict[str, int]:
+        """How many tokens that are not revoked each of these tenants owns; those with none are left out."""
+        query = select(AccessToken.tenant, func.count()).where(
+            AccessToken.tenant.in_(tenants), AccessToken.revoked_at.is_(None)
+        )
+        return {
+            name: int(number) for name, number in await self._session.execute(query.group_by(AccessToken.tenant))
+        }
+
+    async def expiring_before(self, moment: datetime, limit: int) -> Sequence[AccessToken]:
+        """Tokens in force that end before a moment, the nearest end first."""
+        end = AccessToken.expires_at
+        query = select(AccessToken).where(AccessToken.revoked_at.is_(None), end < moment, end > utc_now())
+        return (await self._session.scalars(query.order_by(end).limit(limit))).all()
 
     async def add(self, token: AccessToken) -> None:
         """Add a token. Raises Conflict where its hash is taken."""
@@ -73,6 +106,14 @@ class Tokens(Repository):
         revoked = AccessToken.revoked_at
         newest = select(AccessToken.hash).order_by(revoked.desc(), AccessToken.id.desc()).limit(limit)
         return (await self._session.scalars(newest.where(revoked.is_not(None)))).all()
+
+    async def expiring(self, until: datetime, limit: int) -> tuple[list[AccessToken], int]:
+        """The tokens that end from now until then, the next first, at most `limit`; and how many there are."""
+        ends = AccessToken.expires_at
+        soon = (AccessToken.revoked_at.is_(None), ends > utc_now(), ends <= until)
+        query = select(AccessToken).where(*soon).order_by(ends, AccessToken.id).limit(limit)
+        count = await self._session.scalar(select(func.count()).select_from(AccessToken).where(*soon))
+        return list((await self._session.scalars(query)).all()), int(count or 0)
 
     async def touch_last_used(self, used: Mapping[int, datetime]) -> None:
         """Note when each token (by id) was last used; an older time never replaces a newer one."""

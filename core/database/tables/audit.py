@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.tables.base import Base, utc_now
@@ -27,3 +27,17 @@ class AuditEntry(Base):
     """What changed; never a secret."""
     address: Mapped[str] = mapped_column(String(64), default="")
     request_id: Mapped[str] = mapped_column(String(64), default="")
+    position: Mapped[int | None] = mapped_column(BigInteger, index=True, unique=True)
+    """In the chain, from 1 on; given when the transaction ends."""
+    hash: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Over this entry and the one before; see core.database.audit_chain."""
+
+
+class AuditHead(Base):
+    """The chain's end; one row."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(String(64))

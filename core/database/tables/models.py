@@ -1,11 +1,11 @@
-"""Models and their versions."""
+"""Models, their tags and their versions."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from core.database.tables.base import Base, utc_now
@@ -22,9 +22,20 @@ class Model(Base):
     description: Mapped[str] = mapped_column(Text, default="")
     next_version: Mapped[int] = mapped_column(default=1)
     """Number that the next upload gets; numbers are never used twice."""
+    tenants: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Who may see and call it; null is everybody."""
     created_by: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+
+class ModelTag(Base):
+    """A word that a model is found by."""
+
+    __tablename__ = "model_tags"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(32), primary_key=True, index=True)
 
 
 class Version(Base):

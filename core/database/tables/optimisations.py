@@ -28,6 +28,10 @@ class Optimisation(Base):
     """Which trial to follow and why, what `engine: auto` needs to do so, and how the samples were split."""
     machine: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Where it was measured: another machine makes it stale."""
+    follow: Mapped[bool] = mapped_column(default=True)
+    """Whether `engine: auto` follows its recommendation; of several the newest."""
+    fault: Mapped[str] = mapped_column(Text, default="")
+    """Why it is not followed any more, for what it did in service; the end of a sentence, or empty."""
     reason: Mapped[str] = mapped_column(Text, default="")
     cancel: Mapped[bool] = mapped_column(default=False)
     """Somebody wants it to end."""

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.tables.base import Base, utc_now
+from core.database.tables.tenants import DEFAULT_TENANT
 
 
 class AccessToken(Base):
@@ -21,11 +22,18 @@ class AccessToken(Base):
     """First characters of the secret, enough to tell tokens apart in a list."""
     hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     """SHA-256 of the whole secret."""
-    tenant: Mapped[str | None] = mapped_column(String(64))
+    previous_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    """Of the secret before this one, which holds until `previous_until`."""
+    previous_until: Mapped[datetime | None] = mapped_column()
+    tenant: Mapped[str] = mapped_column(String(64), default=DEFAULT_TENANT, index=True)
     models: Mapped[list[str] | None] = mapped_column()
     operations: Mapped[list[str] | None] = mapped_column()
     rate: Mapped[list[str] | None] = mapped_column()
+    burst: Mapped[int | None] = mapped_column()
     max_concurrency: Mapped[int | None] = mapped_column()
+    budgets: Mapped[list[str] | None] = mapped_column()
+    priority: Mapped[int | None] = mapped_column()
+    """Of requests that name none."""
     ip_allow: Mapped[list[str] | None] = mapped_column()
     expires_at: Mapped[datetime | None] = mapped_column()
     revoked_at: Mapped[datetime | None] = mapped_column()
