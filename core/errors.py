@@ -5,6 +5,8 @@ PlatformError                   500  internal
 │   └── MalformedBody           400  malformed_body
 ├── Unauthenticated             401  unauthenticated
 ├── Forbidden                   403  forbidden
+│   ├── SecondFactorRequired    403  second_factor_required
+│   └── PasswordChangeRequired  403  password_change_required
 ├── NotFound                    404  not_found
 │   ├── ModelNotFound           404  model_not_found
 │   └── SourceNotFound          404  source_not_found
@@ -13,13 +15,15 @@ PlatformError                   500  internal
 ├── UnsupportedMedia            415  unsupported_media
 ├── Unprocessable               422  unprocessable
 │   ├── InvalidInput            422  invalid_input
-│   └── InvalidPackage          422  invalid_package
+│   ├── InvalidPackage          422  invalid_package
+│   └── InvalidPipeline         422  invalid_pipeline
 ├── LimitExceeded               429  limit_exceeded
 ├── Unavailable                 503  unavailable
 │   ├── NotReady                503  not_ready
+│   ├── LimitsUnavailable       503  limits_unavailable
 │   ├── NoRoom                  503  no_room
 │   ├── QueueFull               503  queue_full
-│   ├── StorageFull             503  storage_full
+│   ├── StorageFull             507  storage_full
 │   ├── SourceUnavailable       503  source_unavailable
 │   ├── TooManyConnections      503  too_many_connections
 │   └── ShuttingDown            503  shutting_down
@@ -86,6 +90,18 @@ class Forbidden(PlatformError):
     status, code = 403, "forbidden"
 
 
+class SecondFactorRequired(Forbidden):
+    """Signed in by half: the password was right, and the code of the second factor is still to come."""
+
+    code = "second_factor_required"
+
+
+class PasswordChangeRequired(Forbidden):
+    """Signed in with a password that somebody else has chosen, and that must be changed before anything else."""
+
+    code = "password_change_required"
+
+
 class NotFound(PlatformError):
     """There is no such thing, or none that this caller may see."""
 
@@ -140,6 +156,12 @@ class InvalidPackage(Unprocessable):
     code = "invalid_package"
 
 
+class InvalidPipeline(Unprocessable):
+    """A pipeline's definition that cannot be accepted; the message gives the line of the first problem."""
+
+    code = "invalid_pipeline"
+
+
 class LimitExceeded(PlatformError):
     """A rate limit or quota is used up."""
 
@@ -158,6 +180,12 @@ class NotReady(Unavailable):
     code = "not_ready"
 
 
+class LimitsUnavailable(Unavailable):
+    """What counts the limits cannot be asked now, and `access.limits_on_failure` says to refuse then."""
+
+    code = "limits_unavailable"
+
+
 class NoRoom(Unavailable):
     """The memory budget has no room for the model, and cannot have it now."""
 
@@ -173,7 +201,7 @@ class QueueFull(Unavailable):
 class StorageFull(Unavailable):
     """The disk has no room."""
 
-    code = "storage_full"
+    status, code = 507, "storage_full"
 
 
 class SourceUnavailable(Unavailable):

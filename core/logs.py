@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import orjson
 import structlog
 from structlog.typing import Processor
 
-from core.settings import LogSettings
+if TYPE_CHECKING:  # an engine's process logs without the settings, whose imports are a third of its start
+    from core.settings import LogSettings
+
+
+class _Stderr:
+    """Standard error, as it is at each line. A line that cannot be written is lost: a full disk or a pipe without
+    a reader must not stop the one who has something to say.
+    """
+
+    def write(self, text: str) -> int:
+        """Write, if that can be done."""
+        try:
+            return sys.stderr.write(text)
+        except (OSError, ValueError):  # the latter: closed
+            return 0
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def set_up_logs(settings: LogSettings, *, prod: bool) -> None:
-    """Configure structlog and send the standard library's logs the same way, all to standard error."""
-    as_json = settings.format == "json" or (settings.format == "auto" and prod)
-    level = getattr(logging, settings.level.upper())
+    """Log as the settings say; see `log_at`."""
+    log_at(settings.level, as_json=settings.format == "json" or (settings.format == "auto" and prod))
+
+
+def log_at(least: str, *, as_json: bool = False) -> None:
+    """Configure structlog and send the standard library's logs the same way, all to standard error.
+
+    `least` is the lowest level that is logged, such as `info`.
+    """
+    level = getattr(logging, least.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -25,15 +52,20 @@ def set_up_logs(settings: LogSettings, *, prod: bool) -> None:
     ending: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Plain traces: others show the values of variables, passwords and tokens among them.
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=False,  # a reload may change all of this
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -65,12 +65,62 @@ SHADOW_SECONDS: Final = Metric(
     "Seconds that the compared requests took, by who answered: live or shadow.",
     ("model", "version", "side"),
 )
+CACHE_REQUESTS: Final = Metric(
+    "pulvinar_cache_requests_total",
+    "counter",
+    "Requests to versions that keep answers: hit, miss, shared.",
+    ("model", "version", "outcome"),
+)
+CACHE_BYTES: Final = Metric("pulvinar_cache_bytes", "gauge", "Kept answers of the process that answers.", ())
+STREAMS_OPENED: Final = Metric("pulvinar_streams_opened_total", "counter", "Streams accepted.", ("model",))
+STREAMS_CLOSED: Final = Metric(
+    "pulvinar_streams_closed_total", "counter", "Streams that are over, by close code.", ("model", "code")
+)
+STREAM_FRAMES: Final = Metric(
+    "pulvinar_stream_frames_total", "counter", "Frames: answered, failed, dropped.", ("model", "outcome")
+)
 DEPLOYMENTS: Final = Metric("pulvinar_deployments", "gauge", "Deployments by state.", ("state",))
 MEMORY_BYTES: Final = Metric(
     "pulvinar_model_memory_bytes", "gauge", "Host memory of a version that is loaded.", ("model", "version")
 )
 MEMORY_BUDGET_BYTES: Final = Metric(
     "pulvinar_memory_budget_bytes", "gauge", "Host memory that models may take together; 0 is no limit.", ()
+)
+
+LIMIT_FAILURES: Final = Metric(
+    "pulvinar_limit_failures_total",
+    "counter",
+    "Requests whose limits could not be counted; `access.limits_on_failure` says what became of them.",
+    (),
+)
+CPU_SECONDS: Final = Metric(
+    "pulvinar_machine_cpu_seconds_total", "counter", "Seconds of all cores of the machine: busy, idle.", ("mode",)
+)
+MACHINE_MEMORY_BYTES: Final = Metric(
+    "pulvinar_machine_memory_bytes", "gauge", "Memory of the machine: used, available, total.", ("kind",)
+)
+DISK_BYTES: Final = Metric(
+    "pulvinar_disk_bytes", "gauge", "The file system of the data directory: free, used, total.", ("kind",)
+)
+GPU_MEMORY_BYTES: Final = Metric(
+    "pulvinar_gpu_memory_bytes", "gauge", "Memory of each GPU: used, total.", ("gpu", "kind")
+)
+GPU_BUSY_RATIO: Final = Metric(
+    "pulvinar_gpu_busy_ratio", "gauge", "Part of the time in which each GPU was at work, by its driver.", ("gpu",)
+)
+
+TOKENS_EXPIRING: Final = Metric(
+    "pulvinar_tokens_expiring",
+    "gauge",
+    "Access tokens that end within `access.expiry_reminder_days` days.",
+    (),
+)
+
+TRACE_SPANS: Final = Metric(
+    "pulvinar_trace_spans_total",
+    "counter",
+    "Spans of traced requests: exported, failed (the collector did not take them), dropped (no room to wait).",
+    ("outcome",),
 )
 
 METRICS: Final = (
@@ -84,9 +134,22 @@ METRICS: Final = (
     HOST_RESTARTS,
     SHADOW_REQUESTS,
     SHADOW_SECONDS,
+    CACHE_REQUESTS,
+    CACHE_BYTES,
+    STREAMS_OPENED,
+    STREAMS_CLOSED,
+    STREAM_FRAMES,
     DEPLOYMENTS,
     MEMORY_BYTES,
     MEMORY_BUDGET_BYTES,
+    LIMIT_FAILURES,
+    TOKENS_EXPIRING,
+    TRACE_SPANS,
+    CPU_SECONDS,
+    MACHINE_MEMORY_BYTES,
+    DISK_BYTES,
+    GPU_MEMORY_BYTES,
+    GPU_BUSY_RATIO,
 )
 
 STAGES: Final = ("queue", "batch_wait", "preprocess", "infer", "postprocess", "total", "load")
@@ -102,13 +165,14 @@ Ended = tuple[int, str]
 class VersionCounts:
     """The requests of one version, since the start of the process."""
 
-    __slots__ = ("buckets", "requests", "sums_ms")
+    __slots__ = ("buckets", "cache", "requests", "sums_ms")
 
     def __init__(self) -> None:
         self.requests: dict[Ended, int] = {}
         self.buckets = [[0] * (len(STAGE_BOUNDS_MS) + 1) for _ in STAGES]
         """For each stage, how many requests fell into each bucket."""
         self.sums_ms = [0.0] * len(STAGES)
+        self.cache: dict[str, int] = {}
 
     def answered(
         self,
@@ -132,6 +196,10 @@ class VersionCounts:
         self.buckets[-1][bisect_left(STAGE_BOUNDS_MS, load_ms)] += 1
         self.sums_ms[-1] += load_ms
 
+    def looked_up(self, outcome: str) -> None:
+        """Count what the result cache did for one answer."""
+        self.cache[outcome] = self.cache.get(outcome, 0) + 1
+
     def ended(self, status: int, reason: str) -> None:
         """Count a request that was not answered as asked."""
         self.requests[status, reason] = self.requests.get((status, reason), 0) + 1
@@ -139,7 +207,7 @@ class VersionCounts:
     def to_json(self) -> dict[str, Any]:
         """Numbers in JSON's types, which add up with those of others."""
         requests = {f"{status} {reason}": count for (status, reason), count in self.requests.items()}
-        return {"requests": requests, "buckets": self.buckets, "sums_ms": self.sums_ms}
+        return {"requests": requests, "buckets": self.buckets, "sums_ms": self.sums_ms, "cache": self.cache}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> VersionCounts:
@@ -148,7 +216,7 @@ class VersionCounts:
         for ended, count in said["requests"].items():
             status, reason = ended.split(" ", 1)
             counts.requests[int(status), reason] = count
-        counts.buckets, counts.sums_ms = said["buckets"], said["sums_ms"]
+        counts.buckets, counts.sums_ms, counts.cache = said["buckets"], said["sums_ms"], said["cache"]
         return counts
 
 
@@ -157,6 +225,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.versions: dict[tuple[str, int], VersionCounts] = {}
+        self.limit_failures = 0
 
     def of(self, model: str, version: int) -> VersionCounts:
         """The counts of one version. Only names in service may come here: each one is kept."""
@@ -169,6 +238,45 @@ class Counts:
         """What was counted since the last call, and begin anew."""
         taken, self.versions = self.versions, {}
         return taken
+
+    def take_limit_failures(self) -> int:
+        """How many there were since the last call, and begin anew."""
+        taken, self.limit_failures = self.limit_failures, 0
+        return taken
+
+
+class StreamCounts:
+    """The streams of one process: how many are open now, and by model what was counted since `take`."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.models: dict[str, dict[str, Any]] = {}
+
+    def opened(self, model: str) -> None:
+        """A stream begins. Only names in service may come here: each one is kept."""
+        self.open += 1
+        self._of(model)["opened"] += 1
+
+    def closed(self, model: str, code: int) -> None:
+        """A stream is over, with that close code."""
+        self.open -= 1
+        self._add(self._of(model)["closed"], str(code))
+
+    def frame(self, model: str, outcome: Literal["answered", "failed", "dropped"]) -> None:
+        """What became of one frame."""
+        self._add(self._of(model)["frames"], outcome)
+
+    def take(self) -> dict[str, dict[str, Any]]:
+        """What was counted since the last call, by model, in numbers that add up; and begin anew."""
+        taken, self.models = self.models, {}
+        return taken
+
+    def _of(self, model: str) -> dict[str, Any]:
+        return self.models.setdefault(model, {"opened": 0, "closed": {}, "frames": {}})
+
+    @staticmethod
+    def _add(counts: dict[str, int], key: str) -> None:
+        counts[key] = counts.get(key, 0) + 1
 
 
 def bucket_batches(sizes: Mapping[int, int]) -> tuple[list[int], float]:

@@ -1,29 +1,23 @@
 """What the process is told at its start: addresses, places, caps. What a model does is in the database.
 
-Later sources win: defaults, then the YAML file, then `.env`, then `PULVINAR_*` (nested with `__`), then the
-command line. An unknown key or a bad value stops the start with one line that names it.
+Where settings come from, and which source wins, is in `core.setting_sources`.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
-import yaml
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.oidc_settings import OidcSettings
+from core.setting_section import Section
+from core.stream_settings import SequenceSettings, StreamSettings
+from core.tracing_settings import TracingSettings
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # As the library of `core.access.rates` reads them, without the weight of importing it.
@@ -37,12 +31,6 @@ class InvalidSettings(Exception):
     """A setting that cannot be used; the message is one line that names it and where it came from."""
 
 
-class Section(BaseModel):
-    """A group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
 class ServerSettings(Section):
     """Where and how HTTP is served."""
 
@@ -51,16 +39,30 @@ class ServerSettings(Section):
     prod: bool = Field(False, description="Production mode: JSON logs, secure cookies, no debug helpers.")
     workers: int = Field(1, ge=1, le=64, description="HTTP worker processes.")
     docs: bool = Field(True, description="Serve the API pages under /docs.")
+    node: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]{1,64}$",
+        description="Name of this server among those on one database; unset makes one in the data directory.",
+    )
     drain_s: float = Field(20, ge=0, description="Seconds that a stop waits for requests in flight.")
     metrics_allow: list[str] = Field(
         ["127.0.0.0/8", "::1/128"], description="Networks (CIDR) that may read /metrics."
+    )
+    trusted_proxies: list[str] = Field(
+        [], description="Networks (CIDR) of proxies that are believed about who called."
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="The header in which those proxies say it; the other one is never read."
     )
     keep_alive_s: float = Field(
         75, gt=0, description="Seconds for a request's head to come; a connection without one is closed."
     )
     max_connections: int = Field(12_000, ge=1, description="Connections held at once; more answer 503.")
+    cors_origins: list[str] = Field(
+        [], description="Origins whose pages may call the inference API from a browser; `*` is any."
+    )
 
-    @field_validator("metrics_allow")
+    @field_validator("metrics_allow", "trusted_proxies")
     @classmethod
     def _networks(cls, value: list[str]) -> list[str]:
         for text in value:
@@ -69,6 +71,35 @@ class ServerSettings(Section):
             except ValueError:
                 raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from None
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        for text in value:
+            if text != "*" and not re.fullmatch(r"https?://[a-z0-9._-]+(?::\d{1,5})?", text):
+                raise ValueError(f"{text!r} is not an origin such as https://app.example.com")
+        return value
+
+
+class TlsSettings(Section):
+    """TLS by the server itself, for all that it answers."""
+
+    certificate: Path | None = Field(
+        None, description="The certificate and its chain, in PEM; unset is plain HTTP."
+    )
+    key: Path | None = Field(None, description="The certificate's key, in PEM, not readable by everybody.")
+    minimum: Literal["1.2", "1.3"] = Field("1.2", description="The oldest version of TLS that is spoken.")
+    hsts_s: int = Field(
+        365 * 24 * 3600,
+        ge=0,
+        description="Seconds that browsers shall insist on TLS (HSTS); 0 does not ask for it.",
+    )
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("give both a certificate and its key, or neither")
+        return self
 
 
 class LogSettings(Section):
@@ -79,6 +110,9 @@ class LogSettings(Section):
         "auto", description="`auto` is JSON in production and readable text in development."
     )
     access: bool = Field(True, description="One line for each request.")
+    slow_ms: float | None = Field(
+        None, gt=0, description="Milliseconds from which an inference request gets a second line, with its stages."
+    )
 
 
 class DatabaseSettings(Section):
@@ -99,10 +133,23 @@ class AccessSettings(Section):
 
     session_minutes: int = Field(30, ge=1, description="Life of a sign-in token before it must be refreshed.")
     refresh_days: int = Field(14, ge=1, description="Life of a refresh token.")
+    idle_minutes: int = Field(480, ge=1, description="Minutes without a request that end a dashboard's session.")
     login_rate: str = Field("10/minute", description="Sign-in attempts allowed for one address.")
+    user_failure_rate: str = Field(
+        "5/minute;20/hour;60/day", description="Wrong passwords allowed for one user name, from anywhere."
+    )
     token_rate: str | None = Field(None, description="Rate for access tokens that carry none; unset is no limit.")
+    expiry_reminder_days: int = Field(
+        14, ge=1, le=366, description="Days before a token ends in which the log and the metrics remind of it."
+    )
+    limit_slots: int = Field(
+        131_072, ge=1024, le=1 << 24, description="Windows of rates counted at once, 40 bytes each."
+    )
+    limits_on_failure: Literal["open", "closed"] = Field(
+        "open", description="Where limits cannot be counted: `open` lets requests in, `closed` refuses them."
+    )
 
-    @field_validator("login_rate", "token_rate")
+    @field_validator("login_rate", "user_failure_rate", "token_rate")
     @classmethod
     def _rates(cls, value: str | None) -> str | None:
         if value is not None and not all(_RATE.fullmatch(rate.strip()) for rate in re.split("[;,|]", value)):
@@ -110,9 +157,31 @@ class AccessSettings(Section):
         return value
 
 
+class RedisSettings(Section):
+    """Redis, where several machines count limits together."""
+
+    url: SecretStr | None = Field(None, description="`redis://host:6379/0`; unset is no Redis.")
+    prefix: str = Field(
+        "pulvinar", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Begins all keys: one for each installation."
+    )
+    timeout_s: float = Field(0.25, gt=0, le=10, description="Seconds before Redis is taken to be away.")
+
+
+class UsageSettings(Section):
+    """What callers used, and for how long that is kept."""
+
+    flush_s: float = Field(2, ge=0.1, le=60, description="Seconds between writes of what was used.")
+    minute_hours: int = Field(26, ge=1, le=24 * 366, description="Hours for which counts by minute are kept.")
+    hour_days: int = Field(40, ge=1, le=3660, description="Days for which counts by hour are kept.")
+    day_days: int = Field(1100, ge=62, le=36_600, description="Days for which counts by day are kept.")
+
+
 class StoreSettings(Section):
     """Uploads and artifacts."""
 
+    directory: Path | None = Field(
+        None, description="Holds artifacts and samples; servers on one database share it. Unset: `data_dir`."
+    )
     max_upload_bytes: int = Field(2 * GIB, ge=1, description="Largest model upload.")
     max_unpacked_bytes: int = Field(4 * GIB, ge=1, description="Largest total size a zip may unpack to.")
     max_archive_files: int = Field(1000, ge=1, description="Most files in a zip.")
@@ -200,11 +269,21 @@ class InferenceSettings(Section):
     max_body_bytes: int = Field(32 * MIB, ge=1 * KIB, description="Largest inference request body.")
     max_items: int = Field(64, ge=1, description="Most files in one request.")
     max_pixels: int = Field(50_000_000, ge=1, description="Most pixels of one image, checked before decoding.")
+    max_text_bytes: int = Field(1 << 20, ge=1, description="Longest text in bytes of UTF-8.")
+    max_audio_s: float = Field(600, gt=0, description="Longest recording in seconds.")
+    max_audio_bytes: int = Field(
+        512 * MIB, ge=1, description="Most bytes of one recording once unpacked, 4 for a sample and channel."
+    )
     timeout_ms: int = Field(30_000, ge=1, description="Deadline of a request where the deployment sets none.")
     queue_size: int = Field(256, ge=1, description="Queue capacity in items where the deployment sets none.")
     max_batch: int = Field(32, ge=1, description="Largest batch where the deployment sets none.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send a request body.")
     threads: int = Field(0, ge=0, description="Threads that decode and pre-process; 0 is one a core.")
+    cache_bytes: int = Field(
+        256 * MIB,
+        ge=0,
+        description="Most bytes of kept answers in one process; 0 keeps none, whatever is deployed.",
+    )
     memory_budget: int | str = Field(
         0, description="Host memory for loaded models: bytes, a size such as 2GiB, or 60%; 0 is no limit."
     )
@@ -228,15 +307,33 @@ class Settings(BaseSettings):
         None, description="Password of the first `admin`; unset makes a random one, printed once."
     )
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     database: DatabaseSettings = DatabaseSettings()
     access: AccessSettings = AccessSettings()
+    oidc: OidcSettings = OidcSettings()
+    redis: RedisSettings = RedisSettings()
+    usage: UsageSettings = UsageSettings()
     store: StoreSettings = StoreSettings()
     sources: SourceSettings = SourceSettings()
     validation: ValidationSettings = ValidationSettings()
     engines: EngineSettings = EngineSettings()
     inference: InferenceSettings = InferenceSettings()
     samples: SamplesSettings = SamplesSettings()
+    streams: StreamSettings = StreamSettings()
+    sequences: SequenceSettings = SequenceSettings()
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each setting that is not a default came from, by its dotted name; empty where nobody noted it."""
+        return self._origins
+
+    def came_from(self, origins: Mapping[str, str]) -> Self:
+        """Note where the settings came from."""
+        self._origins.update(origins)
+        return self
 
     @property
     def database_url(self) -> str:
@@ -246,9 +343,14 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.data_dir.resolve() / 'pulvinar.db'}"
 
     @property
+    def secure_cookies(self) -> bool:
+        """Whether browsers are told to send cookies over TLS alone: with TLS here, or in front of production."""
+        return self.server.prod or self.tls.certificate is not None
+
+    @property
     def artifacts_dir(self) -> Path:
         """Content-addressed model files."""
-        return self.data_dir / "artifacts"
+        return (self.store.directory or self.data_dir) / "artifacts"
 
     @property
     def plans_dir(self) -> Path:
@@ -258,7 +360,7 @@ class Settings(BaseSettings):
     @property
     def samples_dir(self) -> Path:
         """Content-addressed samples of models' inputs."""
-        return self.data_dir / "samples"
+        return (self.store.directory or self.data_dir) / "samples"
 
     @property
     def models_cache_dir(self) -> Path:
@@ -283,65 +385,6 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-def load_settings(
-    config: Path | None = None, flags: Mapping[str, Any] | None = None, dotenv: Path = Path(".env")
-) -> Settings:
-    """Merge all sources and check them. `flags` is nested like the file. Raises InvalidSettings.
-
-    Without `config`, `config.yaml` in the working directory is read where it exists.
-    """
-    if config is None and Path("config.yaml").is_file():
-        config = Path("config.yaml")
-    merged = _read_yaml(config) if config else {}
-    _refuse_unknown_variables(dotenv)
-    for source in (DotEnvSettingsSource(Settings, env_file=dotenv), EnvSettingsSource(Settings)):
-        try:
-            _merge(merged, source())
-        except SettingsError as error:
-            raise InvalidSettings(f"The environment holds a setting that cannot be read: {error}.") from error
-    _merge(merged, flags or {})
-    try:
-        return Settings(**merged)
-    except ValidationError as error:
-        raise InvalidSettings(_one_line(error)) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidSettings(f"The configuration file {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        raise InvalidSettings(f"The configuration file {path} is not YAML{line}.") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidSettings(f"The configuration file {path} must hold settings by name.")
-    return value
-
-
-def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        elif isinstance(value, Mapping):
-            into[key] = dict(value)
-        else:
-            into[key] = value
-
-
-def _refuse_unknown_variables(dotenv: Path) -> None:
-    known = {name.upper() for name in setting_names()}
-    variables = {**(dotenv_values(dotenv) if dotenv.is_file() else {}), **os.environ}
-    for variable in sorted(variables):
-        if variable.startswith("PULVINAR_"):
-            name = variable.removeprefix("PULVINAR_").replace("__", ".")
-            if name not in known:
-                raise InvalidSettings(f"The environment variable {variable} is not a setting.")
-
-
 def setting_names() -> list[str]:
     """Every setting by its dotted name, and every section by its own."""
     names: list[str] = []
@@ -350,12 +393,3 @@ def setting_names() -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             names.extend(f"{name}.{inner}" for inner in field.annotation.model_fields)
     return names
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"The setting {name} does not exist."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"The setting {name} cannot be used: {message}."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,12 @@ class Actor:
         await Audit(session).add(
             self.name, action, subject, detail=detail or {}, address=self.address, request_id=self.request_id
         )
+
+
+def before_of(row: object, fields: Iterable[str]) -> dict[str, Any]:
+    """What these fields are before a change, as JSON has it. Never call it with a field that is secret."""
+    values = {field: getattr(row, field) for field in fields}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 COMMAND_LINE = Actor("command line")

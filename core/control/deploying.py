@@ -13,7 +13,7 @@ from core.control.optimising import recommended_for
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
-from core.database.tables import Deployment, Model
+from core.database.tables import Deployment, Model, Version
 from core.engines.registry import engine_class, engines_for
 from core.errors import Conflict, ModelNotFound, NotFound, Unprocessable
 from core.settings import InferenceSettings
@@ -25,6 +25,14 @@ async def find_model(session: AsyncSession, name: str) -> Model:
     if model is None:
         raise ModelNotFound(f"There is no model {name[:64]!r}.")
     return model
+
+
+async def find_version(session: AsyncSession, name: str, number: int) -> Version:
+    """That version of the model of that name. Raises ModelNotFound."""
+    version = await Versions(session).get((await find_model(session, name)).id, number)
+    if version is None:
+        raise ModelNotFound(f"The model {name} has no version {number}.")
+    return version
 
 
 async def deploy(
@@ -42,10 +50,14 @@ async def deploy(
     for key in ("max_batch", "max_delay_ms", "queue_size", "timeout_ms"):
         if spec.get(key) is None:
             spec[key] = hints.get(key, getattr(defaults, key, 0))
+    if spec.get("max_tokens") is None and "max_tokens" in hints:
+        spec["max_tokens"] = hints["max_tokens"]
     if spec.get("engine", "auto") == "auto":
         spec["optimised"] = await recommended_for(session, model.id, spec["traffic"])
+    there = await Deployments(session).get(model.id)
+    before = {"generation": there.generation, "running": there.running, **there.spec} if there else None
     row = await Deployments(session).put(model.id, spec, actor.name)
-    await actor.note(session, "deployment.put", name, {"generation": row.generation, **spec})
+    await actor.note(session, "deployment.put", name, {"generation": row.generation, **spec, "before": before})
     return row
 
 
@@ -102,7 +114,7 @@ async def _batching_hints(
     for share in traffic:
         row = await Versions(session).get(model.id, int(share["version"]))
         said: Mapping[str, Any] = row.manifest.get("batching", {}) if row is not None else {}
-        for key in ("max_batch", "max_delay_ms"):
+        for key in ("max_batch", "max_delay_ms", "max_tokens"):
             if said.get(key) is not None:
                 hints[key] = min(said[key], hints.get(key, said[key]))
     return hints

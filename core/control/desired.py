@@ -41,10 +41,14 @@ class DesiredDeployment:
     max_instances: int | None = None
     """Up to how many slots follow the load; None for as many as there are cores, on `cpu`."""
     max_batch: int = 32
+    max_tokens: int | None = None
+    """In one batch of items that differ in length, padding counted; None for what suits the device."""
     max_delay_ms: float = 0.0
     queue_size: int = 256
     timeout_ms: int = 30_000
     isolation: str = "thread"
+    cache: bool | None = None
+    """Whether answers are kept; None leaves it to the task."""
     idle_unload_s: float | None = None
     """Without a request for so long, it leaves memory; None never does."""
     pinned: bool = False
@@ -69,10 +73,12 @@ class DesiredDeployment:
             self.instances,
             self.max_instances,
             self.max_batch,
+            self.max_tokens,
             self.max_delay_ms,
             self.queue_size,
             self.timeout_ms,
             self.isolation,
+            self.cache,
             tuple(sorted(self.optimised.items())),
         )
 
@@ -101,10 +107,12 @@ def desired_from_row(
         "instances",
         "max_instances",
         "max_batch",
+        "max_tokens",
         "max_delay_ms",
         "queue_size",
         "timeout_ms",
         "isolation",
+        "cache",
         "idle_unload_s",
         "pinned",
     )

@@ -7,8 +7,9 @@ lets go of a version when its last request has been answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 import orjson
 import structlog
 
-from core.control.publisher import MAX_LINE_BYTES
+from core.control.host_log import HostLines
+from core.control.publisher import MAX_LINE_BYTES, TAKE_TIMEOUT_S
 from core.control.totals import Report
 from core.errors import PlatformError, Unavailable
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.host_client import HostClient, error_from
 from core.serving.idle_model import IdleModel
+from core.serving.result_cache import ResultStore
 from core.serving.version_health import Counters
 from core.signature import Signature
 from core.store.manifest import manifest_from_json
@@ -68,6 +71,7 @@ class Follower:
         limits: MediaLimits,
         *,
         drain_s: float,
+        results: ResultStore | None = None,
     ) -> None:
         self.node = name
         self.caught_up = asyncio.Event()
@@ -76,6 +80,7 @@ class Follower:
         self._threads = threads
         self._limits = limits
         self._drain_s = drain_s
+        self._results = results
         self._held: dict[str, Served] = {}
         self._published: dict[str, Published] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,20 +91,29 @@ class Follower:
         catalogue.on_want = lambda model: self.send({"k": "want", "name": model})
         self.synced = asyncio.Event()
         """Set once everything that was in service when this worker came is served here too."""
-        self.on_look: Callable[[], None] | None = None
-        """Called when something has changed in the database."""
+        self.on_look: Callable[[], Awaitable[None]] | None = None
+        """Called when something has changed in the database; ends once that is taken over."""
         self.take_counted: Callable[[], Report] = dict
         """Answers what this worker has counted since it was last asked."""
-        self._asked: dict[int, asyncio.Future[Report]] = {}
+        self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._ids = itertools.count(1)
 
     def wake(self) -> None:
         """Something was changed in the database by this worker: all others look at once."""
         self.send({"k": "changed"})
 
+    async def tell_others(self) -> None:
+        """As `wake`, and wait until all others have taken it over, or as long as that may take."""
+        if self._writer is None:  # a start: nothing has been changed here
+            return
+        with contextlib.suppress(TimeoutError):
+            await self._answer_to({"k": "changed"}, TAKE_TIMEOUT_S + 1)
+
     def not_ready(self) -> dict[str, str]:
-        """As the control process says."""
-        return self._not_ready
+        """As the control process says, and what is served there and not here yet."""
+        expected = self._catalogue.expected or ()
+        late = {name: "starting in this worker" for name in expected if not self._catalogue.has(name)}
+        return {**late, **self._not_ready}
 
     def states(self) -> dict[str, str]:
         """As the control process says."""
@@ -113,15 +127,32 @@ class Follower:
         """What all workers have counted. Raises Unavailable when the control process does not answer."""
         # Shown only once it is kept there: what is shown here and then lost with this worker would go back.
         self._tell_counted()
-        id_ = next(self._ids)
-        asked: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        self._asked[id_] = asked
-        self.send({"k": "ask", "id": id_, "model": model})
+        answer = await self._ask("ask", model, "The counts of all workers cannot be had now.")
+        totals: Report = answer["models"]
+        return totals
+
+    async def host_logs(self, model: str) -> HostLines:
+        """What the hosts of a model have written last, by version. Raises Unavailable."""
+        answer = await self._ask("logs", model, "The logs of hosts cannot be had now.")
+        versions: Mapping[str, Any] = answer["versions"]
+        return {version: [(at, text, ours) for at, text, ours in lines] for version, lines in versions.items()}
+
+    async def _ask(self, what: str, model: str | None, otherwise: str) -> Mapping[str, Any]:
+        """The control process's answer about a model, or all. Raises Unavailable, with the words `otherwise`."""
         try:
-            async with asyncio.timeout(TOTALS_TIMEOUT_S):
-                return await asked
+            return await self._answer_to({"k": what, "model": model}, TOTALS_TIMEOUT_S)
         except TimeoutError as error:
-            raise Unavailable("The counts of all workers cannot be had now.", retry_after_s=1) from error
+            raise Unavailable(otherwise, retry_after_s=1) from error
+
+    async def _answer_to(self, message: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        """Send what is answered; returns the answer. Raises TimeoutError."""
+        id_ = next(self._ids)
+        asked: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[id_] = asked
+        self.send({**message, "id": id_})
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asked
         finally:
             del self._asked[id_]
 
@@ -142,15 +173,19 @@ class Follower:
             elif message["k"] == "status":
                 self._take_status(message)
             elif message["k"] == "look":
-                if self.on_look is not None:
-                    self.on_look()
-            elif message["k"] == "totals":
+                self._spawn(self._look(message["n"]), "look")
+            elif message["k"] in ("taken", "totals", "logged"):
                 asked = self._asked.get(message["id"])
                 if asked is not None and not asked.done():
-                    asked.set_result(message["models"])
+                    asked.set_result(message)
             elif message["k"] == "synced":
                 self._spawn(self._synced(), "synced")
         raise ControlLost
+
+    async def _look(self, number: int) -> None:
+        if self.on_look is not None:
+            await self.on_look()
+        self.send({"k": "looked", "n": number})
 
     async def report(self) -> None:
         """Tell the control process how versions do here and what was counted, where that has changed. Endless."""
@@ -241,7 +276,7 @@ class Follower:
     ) -> Served | None:
         """Connect to the host, however long that takes: it may just be starting again. None once superseded."""
         while published.sequence == sequence:
-            deployment = deployment_from(recipe, self._threads, self._limits)
+            deployment = deployment_from(recipe, self._threads, self._limits, self._results)
             try:
                 await deployment.start()
             except PlatformError:
@@ -274,7 +309,12 @@ async def close_target(served: Served) -> None:
     await served.target.close()
 
 
-def deployment_from(recipe: Mapping[str, Any], threads: ThreadPoolExecutor, limits: MediaLimits) -> Deployment:
+def deployment_from(
+    recipe: Mapping[str, Any],
+    threads: ThreadPoolExecutor,
+    limits: MediaLimits,
+    results: ResultStore | None = None,
+) -> Deployment:
     """A Deployment on a host that somebody else keeps."""
     manifest = manifest_from_json(recipe["manifest"])
     root = Path(recipe["root"])
@@ -282,8 +322,8 @@ def deployment_from(recipe: Mapping[str, Any], threads: ThreadPoolExecutor, limi
     def make_task(signature: Signature) -> Task:
         return task_class(manifest.task)(manifest.task_config(), signature, root, limits)
 
-    options = DeploymentOptions(recipe["model"], recipe["version"], recipe["timeout_ms"])
+    options = DeploymentOptions(recipe["model"], recipe["version"], recipe["timeout_ms"], recipe["cache"])
     runner = HostClient(Path(recipe["socket"]), recipe["queue_size"])
-    deployment = Deployment(options, runner, make_task, threads)
+    deployment = Deployment(options, runner, make_task, threads, results)
     deployment.recipe = dict(recipe)
     return deployment

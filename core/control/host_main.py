@@ -15,12 +15,14 @@ from typing import Any
 import orjson
 
 from core.engines.base import Engine, EngineOptions
+from core.engines.heap import passing_blocks
 from core.engines.registry import engine_class
 from core.errors import PlatformError
-from core.logs import set_up_logs
+from core.logs import log_at
 from core.serving.host import HostServer, wait_for_parent
 from core.serving.runner import LocalRunner, RunnerOptions
-from core.settings import LogSettings
+from core.serving.sequences import SequenceLimits
+from core.serving.warm_up import unpack_inputs
 from core.signature import Signature
 
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +43,7 @@ def main() -> None:
     say = own_stdout()
     job = orjson.loads(sys.stdin.buffer.readline())
     threading.Thread(target=wait_for_parent, name="parent watch", daemon=True).start()
-    set_up_logs(LogSettings(level="warning"), prod=False)
+    log_at("warning")
     sys.setswitchinterval(0.001)
     try:
         import uvloop
@@ -56,11 +58,18 @@ def main() -> None:
 
 async def serve(job: dict[str, Any], say: Say) -> None:
     """Load and serve; says each state to the parent."""
-    runner = LocalRunner(RunnerOptions(**job["options"]), lambda: make_engine(job))
+    sequences = SequenceLimits(**job.get("sequences", {}))
+    runner = LocalRunner(
+        RunnerOptions(**job["options"]),
+        lambda: make_engine(job),
+        sequences,
+        lambda signature: unpack_inputs(job.get("example")),
+    )
     server = HostServer(runner, Path(job["socket"]))
     runner.on_hung = lambda: os._exit(HUNG)
     try:
-        await runner.start(lambda state: say({"state": state}))
+        with passing_blocks():
+            await runner.start(lambda state: say({"state": state}))
     except PlatformError as error:
         say({"state": "failed", "message": error.message})
         return

@@ -43,10 +43,12 @@ OnState = Callable[[str], None]
 class HostProcess:
     """One host, kept running until `stop`. `job` is what the child reads from its standard input."""
 
-    def __init__(self, name: str, job: dict[str, Any]) -> None:
+    def __init__(self, name: str, job: dict[str, Any], log: HostLog | None = None) -> None:
         self.name = name
         self.restarts = 0
-        self.log = HostLog()
+        self.failed_starts = 0
+        """How often in a row it could not be started again."""
+        self.log = log or HostLog()
         self.last_death = ""
         """How it ended the last time, in words."""
         self.trouble = ""
@@ -75,6 +77,7 @@ class HostProcess:
     async def stop(self) -> None:
         """End the host; nothing of it is left afterwards."""
         if self._keeper is not None:
+            self.log.note("The process is being ended.")
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._end()
@@ -88,6 +91,7 @@ class HostProcess:
             deaths = 1 if time.monotonic() - began > STABLE_S else deaths + 1
             self.restarts += 1
             self.last_death = _words(code)
+            self.log.note(f"The process {self.last_death}; it is being started again.")
             log.warning("host.died", host=self.name, cause=self.last_death, log=self.log.last(3))
             self._change(f"Its process {self.last_death} and is being started again.")
             await asyncio.sleep(crash_backoff_s(deaths))
@@ -98,12 +102,15 @@ class HostProcess:
         wait_s = LOAD_FIRST_S
         while True:
             try:
-                return await self._spawn(lambda state: None)
+                process = await self._spawn(lambda state: None)
+                self.failed_starts = 0
+                return process
             except LoadFailed as error:
                 message = error.message
             except Exception:  # no process to be had, for one: whatever it is, the next try may work
                 log.exception("host.not_started", host=self.name)
                 message = "The process could not be started; the server's log has the trace."
+            self.failed_starts += 1
             await self._end()
             log.warning("host.not_ready", host=self.name, cause=message, again_s=wait_s)
             self._change(f"Its process {self.last_death} and does not start again: {message}")
@@ -126,6 +133,7 @@ class HostProcess:
         )
         assert process.stdin is not None
         assert process.stderr is not None
+        self.log.note(f"Process {process.pid} began.")
         self._reader = asyncio.create_task(self.log.follow(process.stderr), name=f"log of {self.name}")
         process.stdin.write(orjson.dumps(self._job) + b"\n")
         try:
@@ -154,6 +162,7 @@ class HostProcess:
         code = await process.wait()
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=LOG_END_S)
+        self.log.note(f"The process {_words(code)} before it had loaded.")
         return f"The model's process {_words(code)} while loading. {self.log.summary()}".strip()
 
     async def _end(self) -> None:

@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from core.control.host_log import HostLog
 from core.control.host_process import HostProcess
 from core.serving.host_client import HostClient
-from core.serving.runner import OnState, RunnerStats, RunResult
+from core.serving.request import SequencePart
+from core.serving.run_result import EachResult, RunResult
+from core.serving.runner import OnState, RunnerStats
+from core.serving.sequences import Hold
 from core.signature import Signature
+from core.tasks.base import Prepared
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
@@ -21,9 +26,11 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 class HostedRunner:
     """A Runner; see there. Closing it ends the process, so all its memory really comes back."""
 
-    def __init__(self, name: str, socket_path: Path, job: dict[str, Any], queue_size: int) -> None:
+    def __init__(
+        self, name: str, socket_path: Path, job: dict[str, Any], queue_size: int, log: HostLog | None = None
+    ) -> None:
         self.socket_path = socket_path
-        self.process = HostProcess(name, job)
+        self.process = HostProcess(name, job, log)
         self._client = HostClient(socket_path, queue_size)
 
     @property
@@ -53,9 +60,19 @@ class HostedRunner:
         """See Runner."""
         self._client.release(items)
 
-    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
+    async def run(
+        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+    ) -> RunResult:
         """See Runner."""
-        return await self._client.run(inputs, items, priority=priority, deadline=deadline)
+        return await self._client.run(inputs, items, priority=priority, deadline=deadline, sibling=sibling)
+
+    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+        """See Runner."""
+        return await self._client.run_each(prepared, priority=priority, deadline=deadline)
+
+    async def hold(self, part: SequencePart, deadline: float) -> Hold:
+        """See Runner."""
+        return await self._client.hold(part, deadline)
 
     async def stats(self) -> RunnerStats:
         """See Runner."""

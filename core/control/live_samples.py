@@ -92,6 +92,8 @@ class LiveSamples:
         self._catalogue.sample(name, Sampler(wanted.rate, wanted.max_count, put, seen=seen))
 
     def _put(self, wanted: Wanted, request: InferenceRequest) -> None:
+        if any(payload.image is not None for payload in request.payloads or ()):
+            return  # a part of a picture, decoded by a pipeline: there is no file to keep
         size_bytes = _size(request)
         if self._queue.full() or self._bytes + size_bytes > MAX_BYTES:
             self.dropped += 1
@@ -108,7 +110,7 @@ def _same(one: Wanted | None, other: Wanted) -> bool:
 
 def _size(request: InferenceRequest) -> int:
     if request.payloads is not None:
-        return sum(len(payload.data) for payload in request.payloads)
+        return sum(payload.size_bytes for payload in request.payloads)
     return sum(array.nbytes for array in (request.inputs or {}).values())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 from pathlib import Path
 
@@ -46,12 +45,6 @@ async def measure_host(deployment: Deployment) -> int:
 def guess(size_bytes: int, *, hosted: bool) -> int:
     """What a version of this size in the store may take, in a process of its own or beside others."""
     return round(size_bytes * LOADED_TO_FILE) + (PROCESS_BYTES if hosted else 0)
-
-
-def give_back() -> None:
-    """Let the allocator return what is free in this process to the system; blocking, some milliseconds."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def process_bytes(pid: int) -> int:

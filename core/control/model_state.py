@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,11 @@ class ModelState:
             removing=self.removing,
         )
 
+    async def in_turn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait until the action before, which was cancelled, has cleared up after itself; then do this."""
+        async with self.turn:
+            await work()
+
     def note(self, state: str, reason: str = "") -> None:
         """Be in this state from now on."""
         self.state, self.reason, self.dirty = state, reason, True
@@ -85,7 +91,9 @@ class ModelState:
 
     def observed_reason(self) -> str:
         """Why it is in its state, and what is wrong though it serves."""
-        return f"{self.reason} {self.trouble}".strip()
+        held = sorted(self.loaded.versions.items())
+        notes = [f"Version {number}: {one.deployment.note}" for number, one in held if one.deployment.note]
+        return " ".join(part for part in (self.reason, *notes, self.trouble) if part)
 
     def stop_watching(self) -> None:
         """End the watch over the last rollout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import tempfile
 import time
@@ -15,7 +16,9 @@ from typing import Any, Final
 
 import structlog
 
-from core.control.optimising import Inputs, Inside, apply_recommendation, here_for, inputs_of, use_of
+from core.control.derived_forms import DerivedForms
+from core.control.following import apply_recommendation
+from core.control.optimising import Inputs, Inside, here_for, inputs_of, more_for, use_of
 from core.database.repositories.optimisations import Optimisations
 from core.database.session import Database
 from core.database.tables import Optimisation, Version, utc_now
@@ -28,6 +31,7 @@ from core.settings import Settings
 from core.signature import Signature
 from core.store.artifacts import ArtifactStore
 from core.store.manifest import manifest_from_json
+from core.tasks.registry import task_class
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +42,7 @@ FINISH_TRIES: Final = 10
 SCRATCH: Final = "optimising-"
 STALE_S: Final = 24 * 3600.0
 HOLD_EVERY_S: Final = 0.5
-"""Progress is written down, and a wish to end is seen, this often."""
+"""Progress is written down where there is any, and a wish to end is seen, this often."""
 LOST: Final = "The server that ran it ended; start it again. What was converted is kept."
 UNEXPECTED: Final = "An unexpected error ended the search; the server's log has its trace."
 
@@ -104,7 +108,17 @@ class OptimisationRuns:
         log.info("optimisation.ended", optimisation_id=optimisation_id, status=status)
         if status == "done":
             await self._apply(optimisation_id)
+        await self._trim(optimisation_id)
         return status
+
+    async def _trim(self, optimisation_id: int) -> None:
+        try:
+            async with self._database.session() as session:
+                row = await Optimisations(session).get(optimisation_id)
+            if row is not None:
+                await DerivedForms(self._database, self._store, self._settings).trim(row.version_id)
+        except PlatformError as error:  # the next search tries again
+            log.warning("derived.not_trimmed", optimisation_id=optimisation_id, reason=error.message)
 
     async def _apply(self, optimisation_id: int) -> None:
         try:
@@ -163,8 +177,8 @@ class _Run:
         self._on_progress = on_progress
         self._search: Search | None = None
         self._phase = Progress("preparing the samples")
-        self._made: dict[str, int] = {}
-        """Ids of derived artifacts by conversion."""
+        self._made: dict[str, tuple[int, str]] = {}
+        """Ids and SHA-256 of derived artifacts by conversion."""
 
     async def outcome(self) -> tuple[str, dict[str, Any]]:
         """How it ends, and what is to be written down. Raises PlatformError."""
@@ -194,25 +208,39 @@ class _Run:
         return [trial.to_json() for trial in self._search.trials] if self._search is not None else []
 
     async def _hold_until_unwanted(self) -> None:
+        written, held_at = "", 0.0
         while True:
+            known = json.dumps([asdict(self._progress), self._rows])
+            due = known != written or time.monotonic() - held_at > CLAIM_S / 3
             with contextlib.suppress(PlatformError):  # a locked database: the next time will do
-                async with self._database.transaction() as session:
-                    repository = Optimisations(session)
-                    if not await repository.hold(self._id, _claim_end(), asdict(self._progress), self._rows):
-                        return
+                if not await (self._hold() if due else self._is_wanted()):
+                    return
+                if due:
+                    written, held_at = known, time.monotonic()
             await asyncio.sleep(HOLD_EVERY_S)
+
+    async def _hold(self) -> bool:
+        """Write down what is known; False where the search is to end."""
+        async with self._database.transaction() as session:
+            known = asdict(self._progress), self._rows
+            return await Optimisations(session).hold(self._id, _claim_end(), *known)
+
+    async def _is_wanted(self) -> bool:
+        async with self._database.session() as session:
+            return await Optimisations(session).is_wanted(self._id)
 
     def _note_change(self) -> None:
         self._on_progress(self._progress, self._rows)
 
     async def _work(self) -> tuple[str, dict[str, Any]]:
+        began = time.monotonic()
         row, version = await self._rows_of()
         wanted = row.wanted
         folder = await asyncio.to_thread(self._scratch)
         with folder:
             self._note_change()
             inside = Inside(self._database, self._store, self._settings, version)
-            inputs = await inputs_of(inside, Path(folder.name))
+            inputs = await inputs_of(inside, Path(folder.name), wanted["budget_s"])
             search = self._search = Search(
                 await asyncio.to_thread(self._subject, version, inputs, Path(folder.name)),
                 Wanted(
@@ -226,6 +254,8 @@ class _Run:
                 lambda conversion, timeout_s: self._convert(version, inputs, conversion, timeout_s),
                 self._note_change,
                 seconds=seconds_for(wanted["budget_s"]),
+                began=began,
+                more=await asyncio.to_thread(more_for, version, wanted),
             )
             found = await search.run()
         return "done", {**self.known(), "recommendation": self._recommendation(found, inputs), "reason": ""}
@@ -238,7 +268,7 @@ class _Run:
             **found.recommendation.to_json(),
             "noise": found.noise,
             "unfinished": found.unfinished,
-            "samples": inputs.to_json(),
+            "samples": inputs.to_json(found.judged),
             "use": use_of(chosen, self._made),
         }
 
@@ -266,6 +296,7 @@ class _Run:
             max_batch=manifest.batching.max_batch or 32,
             classes=inputs.classes,
             labels=inputs.labels,
+            pooled=task_class(manifest.task).pooled(manifest.task_config(), signature),
             synthetic=inputs.synthetic,
             told=manifest.engine_extra(),
         )
@@ -282,5 +313,5 @@ class _Run:
             calibration={"samples": inputs.calibrating_ids, "synthetic": inputs.synthetic},
             by="optimiser",
         )
-        self._made[conversion] = made.id
+        self._made[conversion] = made.id, made.sha256
         return derived.path(made), dict(made.recipe.get("notes") or {})

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.control.actor import SYSTEM, Actor
-from core.database.repositories.deployments import Deployments
-from core.database.repositories.models import Models
+from core.control.actor import Actor
 from core.database.repositories.optimisations import Optimisations
 from core.database.repositories.samples import Samples
 from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.database.tables import Sample, Version
 from core.engines.cores import cores_available
-from core.engines.registry import list_engines
-from core.errors import Conflict
-from core.optimiser.candidate import TrialResult
+from core.engines.registry import list_engines, outside_engines
+from core.errors import Conflict, ConversionFailed
+from core.optimiser.candidate import TrialResult, Variant
+from core.optimiser.confined import DEFAULT_LIMITS
 from core.optimiser.conversion import CONVERSIONS
 from core.optimiser.feed_child import FeedJob, Feeds, make_feeds
+from core.optimiser.installed import installed_variants
 from core.optimiser.samples import StoredSample, split
 from core.optimiser.space import Here
 from core.settings import Settings
@@ -34,6 +34,11 @@ from core.tasks.labels import read_labels
 
 MOST_CALIBRATING: Final = 256
 MOST_JUDGING: Final = 1000
+MOST_BYTES: Final = 1 << 30
+"""Each half of the samples may take so many bytes as engine inputs on disk."""
+PREPARING: Final = 6
+"""Each half's preparation may take this part of the search's time: one in six."""
+LEAST_S: Final = 2.0
 _CLASSES: Final = "classification"
 
 
@@ -62,34 +67,51 @@ class Inputs:
     classes: bool = False
     synthetic: bool = False
     left_out: Sequence[str] = field(default_factory=tuple)
+    bounded: Sequence[str] = field(default_factory=tuple)
+    """Which samples were not used for want of time or room, as sentences."""
 
-    def to_json(self) -> dict[str, Any]:
-        """For people."""
+    def to_json(self, judged: int) -> dict[str, Any]:
+        """For people; `judged` is how many of the judging ones the reference answered."""
+        bounded, judging = list(self.bounded), len(self.judging)
+        if judged < judging:
+            bounded.append(
+                f"The reference answered {judged} of the {judging} that judge within its time and room."
+            )
         return {
             "calibrating": 0 if self.synthetic else len(self.calibrating),
-            "judging": 0 if self.synthetic else len(self.judging),
+            "judging": 0 if self.synthetic else judging,
+            "judged": 0 if self.synthetic else judged,
             "labelled": sum(label is not None for part in self.labels for label in part),
             "synthetic": self.synthetic,
             "left_out": list(self.left_out),
+            "bounded": bounded,
         }
 
 
-async def inputs_of(inside: Inside, folder: Path) -> Inputs:
-    """Prepare a model's samples as serving would, half to calibrate, half to judge. Raises ConversionFailed.
+async def inputs_of(inside: Inside, folder: Path, budget_s: float) -> Inputs:
+    """Prepare a model's samples as serving would, half to calibrate, half to judge, in a third of the budget.
 
-    With fewer than two samples nothing can be judged: the inputs are made up.
+    With fewer than two samples nothing can be judged: the inputs are made up. Raises ConversionFailed.
     """
+    seconds = max(LEAST_S, budget_s / PREPARING)
     samples = SampleStore(inside.settings.samples_dir, min_free_bytes=inside.settings.store.min_free_bytes)
     async with inside.database.session() as session:
         rows = await Samples(session).list(inside.version.model_id)
     calibrating, judging = split([_stored(row, samples) for row in rows])
     if not judging:
-        made_up = await make_feeds(_feed_job(inside, [], folder / "made-up"))
+        made_up = await _feeds(inside, [], folder / "made-up", seconds)
         return Inputs(made_up.paths, (), made_up.paths, classes=_is_classification(inside), synthetic=True)
-    judging = judging[:MOST_JUDGING]
-    calibrated = await make_feeds(_feed_job(inside, calibrating[:MOST_CALIBRATING], folder / "calibrating"))
-    judged = await make_feeds(_feed_job(inside, judging, folder / "judging"))
+    calibrated = await _feeds(inside, calibrating[:MOST_CALIBRATING], folder / "calibrating", seconds)
+    judged = await _feeds(inside, judging[:MOST_JUDGING], folder / "judging", seconds)
     labels = await asyncio.to_thread(_labels, inside, judging, judged)
+    bounded = [
+        f"Of {len(samples)} samples that {what}, {len(feeds.ids)} are used: {why}."
+        for what, samples, feeds, most in (
+            ("calibrate", calibrating, calibrated, MOST_CALIBRATING),
+            ("judge", judging, judged, MOST_JUDGING),
+        )
+        if (why := feeds.cut or (f"{most} are enough" if len(samples) > most else ""))
+    ]
     return Inputs(
         calibrated.paths,
         calibrated.ids,
@@ -98,18 +120,51 @@ async def inputs_of(inside: Inside, folder: Path) -> Inputs:
         _is_classification(inside),
         False,
         (*calibrated.left_out, *judged.left_out),
+        bounded,
     )
+
+
+async def calibrating_again(inside: Inside, calibration: Mapping[str, Any], folder: Path) -> Sequence[Path]:
+    """The inputs that a recipe's `calibration` names. Raises ConversionFailed where samples of it are gone."""
+    wanted = [int(one) for one in calibration.get("samples") or ()]
+    if not wanted and not calibration.get("synthetic"):
+        return ()
+    samples = SampleStore(inside.settings.samples_dir, min_free_bytes=inside.settings.store.min_free_bytes)
+    async with inside.database.session() as session:
+        rows = {row.id: row for row in await Samples(session).list(inside.version.model_id)}
+    missing = sum(one not in rows for one in wanted)
+    if missing:
+        raise ConversionFailed(
+            f"{missing} of the {len(wanted)} samples that calibrated it are gone; search again."
+        )
+    stored = [_stored(rows[one], samples) for one in wanted]
+    return (await _feeds(inside, stored, folder)).paths
 
 
 def _stored(row: Sample, samples: SampleStore) -> StoredSample:
     return StoredSample(row.id, row.sha256, row.media_type, row.label, samples.path(row.sha256))
 
 
-def _feed_job(inside: Inside, samples: Sequence[StoredSample], into: Path) -> FeedJob:
+async def _feeds(
+    inside: Inside, samples: Sequence[StoredSample], into: Path, seconds: float | None = None
+) -> Feeds:
+    """Engine inputs of these samples, of as many as there is room for, and time where `seconds` says how much."""
     version = inside.version
-    max_pixels = inside.settings.inference.max_pixels
-    root = inside.store.path(version.sha256)
-    return FeedJob(version.manifest, root, version.signature or {}, samples, into, max_pixels)
+    limits = DEFAULT_LIMITS
+    job = FeedJob(
+        version.manifest,
+        inside.store.path(version.sha256),
+        version.signature or {},
+        samples,
+        into,
+        inside.settings.inference.max_pixels,
+        max_bytes=MOST_BYTES,
+    )
+    if seconds is not None:
+        # One sample may be slow; a process that is late by as much again hangs.
+        job = replace(job, seconds=seconds)
+        limits = replace(limits, wall_s=min(limits.wall_s, max(10.0, 2 * seconds)))
+    return await make_feeds(job, limits)
 
 
 def _is_classification(inside: Inside) -> bool:
@@ -148,14 +203,32 @@ def here_for(version: Version, inputs: Inputs) -> Here:
     )
 
 
-def use_of(trial: TrialResult, derived: Mapping[str, int]) -> dict[str, Any]:
-    """What a loader needs to run a version as this trial did; `derived` has the converted forms' ids."""
-    conversion = trial.candidate.variant.conversion
+def more_for(version: Version, wanted: Mapping[str, Any]) -> list[Variant]:
+    """What else can be tried for a version because it is installed here. Blocks: it asks each engine."""
+    from core.engines.onnx import OnnxEngine  # not at every start
+
+    return installed_variants(
+        version.format,
+        OnnxEngine.providers(),
+        outside_engines(),
+        list_engines(),
+        tuple(wanted.get("engines") or ()),
+        tuple(wanted.get("precisions") or ()),
+    )
+
+
+def use_of(trial: TrialResult, derived: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+    """What a loader needs to run a version as this trial did; `derived`: forms' ids and SHA-256 by conversion.
+
+    The SHA-256 is kept so that another file, made anew in the same way, is not taken for the one that was judged.
+    """
+    artifact_id, sha256 = derived.get(trial.candidate.variant.conversion, (None, None))
     return {
         **trial.candidate.to_json(),
         "extra": trial.candidate.extra,
         "label": trial.candidate.label,
-        "artifact_id": derived.get(conversion) if conversion else None,
+        "artifact_id": artifact_id,
+        "artifact_sha256": sha256,
     }
 
 
@@ -170,32 +243,6 @@ async def recommended_for(
         if row is not None and row.recommendation is not None:
             found[str(share["version"])] = row.id
     return found
-
-
-async def apply_recommendation(session: AsyncSession, optimisation_id: int) -> bool:
-    """Let a deployment with `engine: auto` follow what was found; False where there is none to change.
-
-    Raises Conflict, ModelNotFound where the rows have gone meanwhile.
-    """
-    row = await Optimisations(session).get(optimisation_id)
-    version = await session.get(Version, row.version_id) if row is not None else None
-    if row is None or version is None or row.recommendation is None or not row.wanted.get("apply", True):
-        return False
-    await Models(session).lock(version.model_id)  # what is desired must not change between here and the write
-    deployment = await Deployments(session).get(version.model_id)
-    if deployment is None or not deployment.running or deployment.spec.get("engine", "auto") != "auto":
-        return False
-    traffic = deployment.spec["traffic"]
-    optimised = {**(deployment.spec.get("optimised") or {}), str(version.version): row.id}
-    if not any(int(share["version"]) == version.version for share in traffic):
-        return False
-    if optimised == deployment.spec.get("optimised"):
-        return False
-    spec = {key: value for key, value in deployment.spec.items() if key != "rolled_back"}
-    put = await Deployments(session).put(version.model_id, {**spec, "optimised": optimised}, SYSTEM.name)
-    detail = {"generation": put.generation, "optimisation": optimisation_id, "version": version.version}
-    await SYSTEM.note(session, "deployment.optimise", str(version.model_id), detail)
-    return True
 
 
 async def begin(session: AsyncSession, version: Version, model: str, wanted: dict[str, Any], actor: Actor) -> int:

@@ -2,10 +2,11 @@
 
 One JSON object a line over a Unix socket. The control process sends `model` (who answers for a name), `status`,
 `look` (something has changed in the database), `refused` (an idle model that was wanted is not loaded) and, after
-the first of all of them, `synced`. A worker sends `ready`, `applied`, `released`, `changed`, `want` (an idle model
-is called), `used` (when models were last used, and whether they are now), `health` (the counters of its versions),
-`counted` (what it has counted since it told last) and `ask`, which is answered with the `totals` of all workers
-there ever were.
+the first of all of them, `synced`. A worker sends `ready`, `applied`, `released`, `want` (an idle model is
+called), `used` (when models were last used, and whether they are now), `health` (the counters of its versions),
+`counted` (what it has counted since it told last), `looked` (a look of this number has ended), and three that are
+answered where they have an `id`: `changed` with `taken`, once all others have looked, `ask` with the `totals` of
+all workers there ever were, and `logs` with what a model's hosts have written (`logged`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import orjson
 import structlog
 
+from core.control.host_log import HostLines
 from core.control.totals import Report, Totals
 from core.errors import PlatformError
 from core.serving.version_health import Counters, Snapshot, merge
@@ -28,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 MAX_LINE_BYTES = 64 << 20
 APPLY_TIMEOUT_S = 10.0
+_NOTHING_YET: dict[str, Any] = {"not_ready": {}, "states": {}, "memory": {}, "expected": {}}
+TAKE_TIMEOUT_S = 5.0
+"""A change is answered after so long even where a worker has not taken it over: it hangs, or has no database."""
 
 
 class WorkerLink:
@@ -41,6 +46,8 @@ class WorkerLink:
         """The counters of each version there by its key, as it last sent them."""
         self.used: dict[str, tuple[float, bool]] = {}
         """When each model was last used there, in seconds of `time.monotonic()`, and whether it is now."""
+        self.looked = 0
+        """The number of the last look that has ended there."""
         self.name = ""
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -62,14 +69,18 @@ class Publisher:
         """Called when a worker's callers wait for an idle model."""
         self.facts: Callable[[], Report] = dict
         """What only the control process knows of each model: its swaps, and its hosts' restarts by version."""
+        self.logs: Callable[[str], HostLines] = lambda model: {}
+        """What the hosts of a model have written, by version."""
         self._totals = Totals()
         self._ended: dict[str, Counters] = {}
         """The counters of versions in workers that have ended, by key."""
         self._models: dict[str, dict[str, Any]] = {}
-        self._status: dict[str, Any] = {"k": "status", "caught_up": False, "not_ready": {}, "states": {}}
+        self._status: dict[str, Any] = {"k": "status", "caught_up": False, **_NOTHING_YET}
         self._workers: set[WorkerLink] = set()
         self._moved = asyncio.Condition()
         self._sequence = 0
+        self._looks = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -80,6 +91,8 @@ class Publisher:
         """Stop listening and let all workers go."""
         if self._server is not None:
             self._server.close()
+        for task in self._tasks:
+            task.cancel()
         for worker in list(self._workers):
             worker.writer.close()
 
@@ -169,6 +182,7 @@ class Publisher:
             worker.send(message)
         worker.send(self._status)
         worker.send({"k": "synced"})
+        worker.send({"k": "look", "n": self._looks})  # what it read at its start may be from before a change
         self._workers.add(worker)
         try:
             while line := await reader.readline():
@@ -201,7 +215,11 @@ class Publisher:
             worker.used.update({name: (at, busy) for name, (at, busy) in message["models"].items()})
             return
         elif kind == "changed":
-            self._tell_changed(worker)
+            self.tell_changed(worker)
+            if "id" in message:
+                self._confirm_soon(worker, message["id"])
+        elif kind == "looked":
+            worker.looked = max(worker.looked, message["n"])
         elif kind == "health":
             worker.health.update(message["versions"])
             return
@@ -211,16 +229,35 @@ class Publisher:
         elif kind == "ask":
             worker.send({"k": "totals", "id": message["id"], "models": self.totals(message["model"])})
             return
+        elif kind == "logs":
+            worker.send({"k": "logged", "id": message["id"], "versions": self.logs(message["model"])})
+            return
         async with self._moved:
             self._moved.notify_all()
 
-    def _tell_changed(self, source: WorkerLink) -> None:
-        """Not only the poll tells of a change: everybody looks at once."""
+    def tell_changed(self, source: WorkerLink | None = None) -> None:
+        """Not only the poll tells of a change: everybody looks at once, but who has told of it."""
+        self._looks += 1
         for worker in self._workers:
             if worker is not source:
-                worker.send({"k": "look"})
+                worker.send({"k": "look", "n": self._looks})
         if self.on_changed is not None:
             self.on_changed()
+
+    def _confirm_soon(self, source: WorkerLink, id_: int) -> None:
+        task = asyncio.create_task(self._confirm(source, id_, self._looks), name="confirm a change")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _confirm(self, source: WorkerLink, id_: int, look: int) -> None:
+        """Tell who has changed something that all the others have taken it over, or that the time is up."""
+
+        def behind() -> list[str]:
+            return [one.name for one in self._workers if one is not source and one.looked < look]
+
+        if not await self._wait(lambda: not behind(), TAKE_TIMEOUT_S):
+            log.warning("change.not_everywhere", workers=sorted(behind()))
+        source.send({"k": "taken", "id": id_})
 
     def _keys(self, models: Iterable[str]) -> dict[str, set[str]]:
         """The keys of what each of these models serves."""

@@ -8,41 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal
 
 import structlog
 
-from core.control.deploying import roll_back_itself
-from core.control.desired import DesiredDeployment, desired_from_row
-from core.control.memory import measure, measure_host
-from core.control.memory_policy import Resident, idle_too_long, next_idle
+from core.control.desired import DesiredDeployment
+from core.control.drains import Drains
+from core.control.forms import Forms
 from core.control.model_state import ModelState
+from core.control.occupancy import Occupancy
 from core.control.plan import Action, Apply, next_retry, plan
-from core.control.residency import Residency
-from core.control.rollout import LoadedVersion, Loads, Rollout, drain_and_close, park
+from core.control.records import read_desired, write_observed
+from core.control.rollout import LoadedVersion, Loads, Rollout, idle_model, park
 from core.control.totals import Report
-from core.control.watch import Watch, begin, reason_to_roll_back
+from core.control.watch import begin
+from core.control.watching import Watching
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.revisions import Revisions
 from core.database.session import Database
 from core.database.tables import DeploymentStatus
-from core.errors import Conflict, NoRoom, NotFound, NotReady, PlatformError
+from core.errors import NoRoom, NotReady, PlatformError
 from core.serving.catalogue import Catalogue
-from core.serving.idle_model import IdleModel, IdleVersion
 from core.serving.version_health import Snapshot, merge
 
 log = structlog.get_logger(__name__)
 
 RETRY_FIRST_S, RETRY_MOST_S = 5.0, 300.0
-WATCH_EVERY_S = 0.1
-ROLL_BACK_AGAIN_S = 0.5
-MEASURE_EVERY_S = 10.0
-GROWTH = 0.05
-"""Memory that has changed by less than this part is not told anew."""
-WHILE_LOADING = 2
-"""So often a file is in memory while it is loaded, beside what stays (measured with ONNX Runtime)."""
 UNEXPECTED = "An unexpected error stopped the load; the server's log has its trace."
 
 Cause = Literal["start", "change", "call"]
@@ -74,21 +66,27 @@ class Reconciler:
         self.node = node
         self._database = database
         self._catalogue = catalogue
-        self._rollout = Rollout(catalogue, loader, self._drain)
         self._poll_s = poll_s
-        self._drain_s = drain_s
         self._published = published
         self.on_desired: Callable[[], None] = lambda: None
         """Called when it is known what is desired, before anything is done about it."""
         self._counts = counts or (lambda model: [catalogue.snapshot(model)])
-        self._usage = usage or catalogue.usage
         self._loader = loader
-        self._memory = Residency(memory_budget_bytes, self._residents, self._unload_for_room)
-        self._measured_at = 0.0
         self._closing = False
         self._states: dict[str, ModelState] = {}
-        self._drains: dict[asyncio.Task[None], int] = {}
-        """What is being closed, and the bytes of memory that come back with it."""
+        self._drains = Drains(drain_s, lambda: self._memory.changed(), self.wake)
+        self._memory = Occupancy(
+            memory_budget_bytes,
+            self._states,
+            lambda: self._desired,
+            usage or catalogue.usage,
+            loader,
+            self._drains,
+            self._unload_for_room,
+        )
+        self._rollout = Rollout(catalogue, loader, self._drains.begin)
+        self._forms = Forms(database, self._states, self.counts, self.wake)
+        self._watching = Watching(database, self.counts, self._drains, self.wake)
         self._before: dict[int, DeploymentStatus] = {}
         """What was observed of each model before this process began."""
         self._wake = asyncio.Event()
@@ -176,9 +174,8 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for name, state in self._states.items():
-            self._drain_of(name, state, self._rollout.remove(name, state.loaded))
-        while self._drains:
-            await asyncio.gather(*self._drains, return_exceptions=True)
+            self._drains.begin_of(name, state, self._rollout.remove(name, state.loaded))
+        await self._drains.over()
 
     async def _round(self) -> None:
         await self._read_desired()
@@ -191,6 +188,7 @@ class Reconciler:
         for action in actions:
             self._act(action)
         await self._look_at_memory()
+        await self._forms.look()
         await self._write_observed()
 
     def _turn_at_start(self, action: Action) -> tuple[bool, bool]:
@@ -201,30 +199,16 @@ class Reconciler:
         before = self._before.get(desired.model_id)
         return not desired.pinned, before is None or before.state == "idle"
 
-    def _may_idle(self) -> bool:
-        return any(desired.idle_unload_s is not None for desired in self._desired.values())
-
     async def _look_at_memory(self) -> None:
         """Unload what nobody has called for too long; measure anew from time to time."""
-        now = time.monotonic()
-        if self._may_idle():
-            for model in idle_too_long(self._residents(), now):
-                self._unload(model, f"No request for {self._desired[model].idle_unload_s:g} s.")
-        if now - self._measured_at >= MEASURE_EVERY_S:
-            self._measured_at = now
-            for state in list(self._states.values()):
-                for number, held in list(state.loaded.versions.items()):
-                    size_bytes = await measure_host(held.deployment)
-                    if abs(size_bytes - held.memory_bytes) > GROWTH * held.memory_bytes and size_bytes:
-                        held.memory_bytes = state.sizes[number] = size_bytes
-                        state.dirty = True
-            self._memory.trim()
+        for model in self._memory.idle_too_long():
+            self._unload(model, f"No request for {self._desired[model].idle_unload_s:g} s.")
+        await self._memory.measure_again()
 
     async def _sleep(self) -> None:
         now = time.monotonic()
         retry_at = next_retry({name: state.actual() for name, state in self._states.items()})
-        idle_at = next_idle(self._residents(), now) if self._may_idle() else None
-        due = [moment for moment in (retry_at, idle_at) if moment is not None]
+        due = [moment for moment in (retry_at, self._memory.next_idle(now)) if moment is not None]
         wait_s = min([self._poll_s, *(max(0.05, moment - now) for moment in due)])
         try:
             async with asyncio.timeout(wait_s):
@@ -238,21 +222,10 @@ class Reconciler:
             revision = (await Revisions(session).read_all()).get("deployments", 0)
             if revision == self._revision:
                 return
-            rows = await Deployments(session).desired()
             if self._revision == -1:
                 observed = await Deployments(session).all_observed(self.node)
                 self._before = {row.model_id: row for row in observed}
-            self._desired = {
-                row.model.name: desired_from_row(
-                    row.model_id,
-                    row.model.name,
-                    row.generation,
-                    row.running,
-                    row.spec,
-                    origin=f"{row.model_id} {row.model.created_at.isoformat()}",
-                )
-                for row in rows
-            }
+            self._desired = await read_desired(session)
         self._revision = revision
 
     def _act(self, action: Action) -> None:
@@ -285,7 +258,7 @@ class Reconciler:
         if state.task is not None:
             state.task.cancel()
         state.unloading = what == "unload"
-        task = asyncio.create_task(_in_turn(state, work), name=f"{what} {name} generation {state.generation}")
+        task = asyncio.create_task(state.in_turn(work), name=f"{what} {name} generation {state.generation}")
         state.task = task
         task.add_done_callback(lambda task: self._ended(name, state, task))
 
@@ -317,11 +290,11 @@ class Reconciler:
 
         state.wanted = False
         try:
-            async with self._room(state, desired, cause):
+            async with self._memory.room(state, desired, start=cause == "start"):
                 began = time.monotonic()
                 held = await self._rollout.load(desired, state.loaded, on_state)
                 load_s = round(time.monotonic() - began, 3)
-                await self._measure(state, desired, held)
+                await self._memory.settle(state, desired, held)
                 self._swap(state, desired, held)
             if self._published is not None:
                 await self._published(desired.model)
@@ -335,46 +308,6 @@ class Reconciler:
         state.wanted = False
         state.note("serving", desired.rolled_back)
         log.info("deployment.serving", model=desired.model, generation=desired.generation, load_s=load_s)
-
-    @asynccontextmanager
-    async def _room(self, state: ModelState, desired: DesiredDeployment, cause: Cause) -> AsyncIterator[None]:
-        """Memory for those versions that are to be loaded. Raises NoRoom."""
-        missing = [version for version in desired.versions if not state.loaded.find(version, desired.load_key)]
-        if not self._memory.budget_bytes or not missing:
-            yield
-            return
-        known = state.known_sizes(desired.load_key)
-        new = [version for version in missing if version not in known]
-        facts = await self._loader.describe(desired)
-        files = {version: facts[version].size_bytes for version in missing if version in facts}
-        measured = sum(known.get(version, 0) for version in missing)
-        guessed = sum(facts[version].guess_bytes for version in new if version in facts)
-        passing_bytes = WHILE_LOADING * max(files.values(), default=0)
-        wanted_bytes = measured + guessed + passing_bytes
-        least_bytes = measured + sum(files.get(version, 0) for version in new)
-        start = cause == "start"
-        sizes = (wanted_bytes, wanted_bytes if start else least_bytes)
-        room = self._memory.room(desired.model, state, *sizes, alone=bool(new), evict=not start)
-        async with room:
-            yield
-
-    async def _measure(
-        self, state: ModelState, desired: DesiredDeployment, held: Mapping[int, LoadedVersion]
-    ) -> None:
-        """Note what has been loaded takes, and close it again where that is too much. Raises NoRoom."""
-        known = state.known_sizes(desired.load_key)
-        fresh = {number: one for number, one in held.items() if not one.memory_bytes}
-        for number, one in fresh.items():
-            one.memory_bytes, one.gpu_bytes, certain = await measure(one.deployment)
-            if self._memory.budget_bytes and not certain and number in known:
-                one.memory_bytes = known[number]  # of the time when it was loaded alone
-            if one.memory_bytes:
-                known[number] = one.memory_bytes
-        try:
-            await self._memory.settle(desired.model, state, sum(one.memory_bytes for one in fresh.values()))
-        except BaseException:
-            await asyncio.shield(self._drain(list(fresh.values())))
-            raise
 
     async def _no_room(self, state: ModelState, desired: DesiredDeployment, cause: Cause, error: NoRoom) -> None:
         """What does not fit is idle, and tried again when it is called; what was asked for just now has failed."""
@@ -394,12 +327,10 @@ class Reconciler:
             return
         facts = await self._loader.describe(desired)
         versions = [
-            IdleVersion(desired.model, number, facts[number].task, facts[number].modality, facts[number].signature)
-            for number in desired.live_versions
-            if number in facts
+            facts[number].as_idle(desired.model, number) for number in desired.live_versions if number in facts
         ]
         state.resting = desired
-        self._catalogue.swap(desired.model, [], _idle(desired, versions))
+        self._catalogue.swap(desired.model, [], idle_model(desired, versions))
 
     def _unload_for_room(self, model: str) -> None:
         self._unload(model, "Unloaded to make room for others.")
@@ -415,38 +346,15 @@ class Reconciler:
         assert applied is not None
         state.stop_watching()
         versions = [state.loaded.versions[number].as_idle() for number in applied.live_versions]
-        leaving = self._rollout.remove(name, state.loaded, _idle(applied, versions))
+        leaving = self._rollout.remove(name, state.loaded, idle_model(applied, versions))
         state.resting = applied
         state.note("draining")
         self.wake()
         # Requests under way end by their own deadline, and none of them fails to make room for another.
-        timeout_s = max(self._drain_s, applied.timeout_ms / 1000 + 1)
-        await asyncio.shield(self._drain_of(name, state, leaving, timeout_s))
+        timeout_s = max(self._drains.timeout_s, applied.timeout_ms / 1000 + 1)
+        await asyncio.shield(self._drains.begin_of(name, state, leaving, timeout_s))
         state.note("idle", reason)
         log.info("deployment.idle", model=name, reason=reason)
-
-    def _residents(self) -> list[Resident]:
-        """Who holds memory, as the policy sees it."""
-        found = []
-        for name, state in self._states.items():
-            size_bytes = state.loaded.memory_bytes + state.reserved_bytes
-            desired = self._desired.get(name)
-            if not (state.loaded.versions or size_bytes) or desired is None:
-                continue
-            last_used, busy = self._usage(name)
-            resident = Resident(
-                name,
-                size_bytes,
-                last_used,
-                pinned=desired.pinned,
-                busy=busy or state.watching is not None,
-                moving=state.task is not None and not state.in_line,
-                in_line=state.in_line,
-                leaving=state.unloading,
-                idle_unload_s=desired.idle_unload_s,
-            )
-            found.append(resident)
-        return [*found, *(Resident("", held, leaving=True) for held in self._drains.values() if held)]
 
     def _swap(self, state: ModelState, desired: DesiredDeployment, held: Mapping[int, LoadedVersion]) -> None:
         """Not a coroutine: what leaves must be drained whatever happens to the task that brings the new in."""
@@ -458,42 +366,8 @@ class Reconciler:
         state.stop_watching()
         if watch is not None:
             leaving = park(state.loaded, leaving, watch.before.versions if self._memory.fits() else ())
-            state.watch = watch
-            state.watching = asyncio.create_task(self._watch(state, watch), name=f"watch {desired.model}")
-            state.watching.add_done_callback(_report_death)
-        self._drain_of(desired.model, state, leaving)
-
-    async def _watch(self, state: ModelState, watch: Watch) -> None:
-        """Look until the window has passed; go back when a version does badly."""
-        model = watch.desired.model
-        while (now := time.monotonic()) < watch.until:
-            reason = reason_to_roll_back(watch, self.counts(model))
-            if reason is not None:
-                if await self._roll_back(watch, reason):
-                    return  # what is on standby is about to serve again
-                break
-            await asyncio.sleep(min(WATCH_EVERY_S, watch.until - now))
-        state.watch = state.watching = None
-        self._drain_of(model, state, state.loaded.dismiss())
-
-    async def _roll_back(self, watch: Watch, reason: str) -> bool:
-        """Desire what was before; false where it cannot be, or where somebody has desired something newer."""
-        while True:
-            try:
-                async with self._database.transaction() as session:
-                    row = await roll_back_itself(session, watch.desired, watch.before, reason)
-                    done = row is not None
-            except (Conflict, NotFound) as error:
-                log.error("deployment.not_rolled_back", model=watch.desired.model, reason=error.message)
-                return False
-            except PlatformError as error:
-                log.warning("deployment.rollback_postponed", model=watch.desired.model, reason=error.message)
-                await asyncio.sleep(ROLL_BACK_AGAIN_S)
-            else:
-                if done:
-                    log.warning("deployment.rolled_back", model=watch.desired.model, reason=reason)
-                    self.wake()
-                return done
+            self._watching.begin(state, watch)
+        self._drains.begin_of(desired.model, state, leaving)
 
     def _failed(self, model: str, state: ModelState, message: str) -> None:
         state.attempts += 1
@@ -519,81 +393,9 @@ class Reconciler:
             state.note("draining")
             self.wake()
             # Shielded: a new desired state may end this task, but what left must still be closed.
-            await asyncio.shield(self._drain_of(name, state, leaving))
+            await asyncio.shield(self._drains.begin_of(name, state, leaving))
         state.note("stopped")
         log.info("deployment.stopped", model=name)
 
-    def _drain_of(
-        self, name: str, state: ModelState, leaving: Sequence[LoadedVersion], timeout_s: float | None = None
-    ) -> asyncio.Task[None]:
-        """Drain and close versions of a model, which shows them meanwhile."""
-        numbers = [version.deployment.version for version in leaving]
-        state.draining += numbers
-        state.dirty = True
-
-        def over(task: asyncio.Task[None]) -> None:
-            for number in numbers:
-                state.draining.remove(number)
-            state.dirty = True
-            self.wake()
-
-        task = self._drain(leaving, f"drain {name}", timeout_s)
-        if numbers:
-            task.add_done_callback(over)
-        return task
-
-    def _drain(
-        self, leaving: Sequence[LoadedVersion], name: str = "discard", timeout_s: float | None = None
-    ) -> asyncio.Task[None]:
-        def over(task: asyncio.Task[None]) -> None:
-            self._drains.pop(task, None)
-            self._memory.changed()
-
-        task = asyncio.create_task(drain_and_close(leaving, timeout_s or self._drain_s), name=name)
-        self._drains[task] = sum(version.memory_bytes for version in leaving)
-        task.add_done_callback(over)
-        return task
-
     async def _write_observed(self) -> None:
-        """Tell the database what changed since the last time; a state that cannot be told stays dirty."""
-        for state in self._states.values():
-            state.look_at_hosts()
-        changed = [
-            state for state in self._states.values() if state.dirty and state.model_id and not state.removing
-        ]
-        if not changed:
-            return
-        for state in changed:
-            state.dirty = False
-        try:
-            async with self._database.transaction() as session:
-                repository = Deployments(session)
-                for state in changed:
-                    await repository.write_observed(
-                        state.model_id,
-                        self.node,
-                        generation=state.generation,
-                        state=state.state,
-                        reason=state.observed_reason(),
-                        versions=state.versions(),
-                    )
-        except BaseException:
-            for state in changed:
-                state.dirty = True
-            raise
-
-
-async def _in_turn(state: ModelState, work: Callable[[], Awaitable[None]]) -> None:
-    """Wait until the action before, which was cancelled, has cleared up after itself; the others need not wait."""
-    async with state.turn:
-        await work()
-
-
-def _idle(desired: DesiredDeployment, versions: Sequence[IdleVersion]) -> IdleModel:
-    return IdleModel(tuple(versions), desired.timeout_ms / 1000, desired.queue_size)
-
-
-def _report_death(task: asyncio.Task[None]) -> None:
-    """A watch that ends by an error is told, not passed over."""
-    if not task.cancelled() and task.exception() is not None:
-        log.error("background.died", task=task.get_name(), error=repr(task.exception()))
+        await write_observed(self._database, self.node, self._states.values())

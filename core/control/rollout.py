@@ -11,8 +11,9 @@ import psutil
 import structlog
 
 from core.control.desired import DesiredDeployment
-from core.control.memory import give_back
+from core.engines.heap import passing_blocks, trim_heap
 from core.errors import LoadFailed
+from core.kill_points import reach
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.deployment import Deployment
 from core.serving.idle_model import IdleModel, IdleVersion
@@ -37,6 +38,10 @@ class VersionFacts:
     task: str
     modality: str
     signature: Signature
+
+    def as_idle(self, model: str, version: int) -> IdleVersion:
+        """What can be told of it while it is not in memory."""
+        return IdleVersion(model, version, self.task, self.modality, self.signature)
 
 
 class Loads(Protocol):
@@ -135,6 +140,7 @@ class Rollout:
             if fresh:
                 await asyncio.shield(self._discard(fresh))
             raise
+        reach("deploy.loaded")
         return held
 
     def swap(
@@ -147,6 +153,7 @@ class Rollout:
             desired.model,
             [Share(held[share.version].served, share.weight, share.mode) for share in desired.traffic],
         )
+        reach("deploy.swapped")
         kept = {id(version) for version in held.values()}
         return [version for version in before if id(version) not in kept]
 
@@ -161,11 +168,17 @@ class Rollout:
         async with self._places:
             try:
                 async with asyncio.timeout(self._load_timeout_s) as limit:
-                    return await self._loader.load(desired, version, lambda phase: on_state(version, phase))
+                    with passing_blocks():
+                        return await self._loader.load(desired, version, lambda phase: on_state(version, phase))
             except TimeoutError as error:
                 if not limit.expired():
                     raise
                 raise LoadFailed(f"Version {version} was not loaded within {self._load_timeout_s:g} s.") from error
+
+
+def idle_model(desired: DesiredDeployment, versions: Sequence[IdleVersion]) -> IdleModel:
+    """What answers for a model that is in no memory."""
+    return IdleModel(tuple(versions), desired.timeout_ms / 1000, desired.queue_size)
 
 
 def park(loaded: LoadedModel, leaving: Sequence[LoadedVersion], wanted: Collection[int]) -> list[LoadedVersion]:
@@ -192,6 +205,6 @@ async def _drain_one(version: LoadedVersion, timeout_s: float) -> None:
     try:
         await version.served.drained(timeout_s)
         await version.deployment.close()
-        await asyncio.to_thread(give_back)
+        await asyncio.to_thread(trim_heap)
     except Exception:
         log.exception("deployment.not_closed", model=version.deployment.model, version=version.deployment.version)

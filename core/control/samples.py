@@ -106,7 +106,7 @@ class SampleBook:
         samples = Samples(session)
         await samples.put(model.id, kept.sha256, kind="live", **_columns(kept))
         ids = await samples.ids(model.id, "live")
-        leaving = random.sample(ids, max(0, len(ids) - max_count))
+        leaving = random.sample(ids, max(0, len(ids) - max_count))  # nosec B311
         gone = await samples.remove(model.id, leaving) if leaving else set()
         self._check_totals(*await samples.totals(model.id))
         return gone

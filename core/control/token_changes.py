@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.access.rates import parse_rates
+from core.access.addresses import read_network
 from core.access.tokens import hash_secret, new_secret
-from core.control.actor import Actor
+from core.control.actor import Actor, before_of
+from core.control.limit_fields import check_limits
+from core.control.tenant_changes import need_tenant
 from core.database.repositories.tokens import Tokens
-from core.database.tables import AccessToken, utc_now
+from core.database.tables import DEFAULT_TENANT, AccessToken, utc_now
 from core.errors import Conflict, NotFound, Unprocessable
 
 PREFIX_CHARACTERS = 8
 OPERATIONS = ("infer", "list", "stream", "pipelines")
-FIELDS = ("name", "tenant", "models", "operations", "expires_at", "rate", "max_concurrency", "ip_allow")
+FIELDS = (
+    "name",
+    "tenant",
+    "models",
+    "operations",
+    "expires_at",
+    "rate",
+    "burst",
+    "max_concurrency",
+    "budgets",
+    "ip_allow",
+    "priority",
+)
+MAX_GRACE_S = 366 * 86_400
 
 
 async def find_token(session: AsyncSession, token_id: int) -> AccessToken:
@@ -32,14 +46,18 @@ async def find_token(session: AsyncSession, token_id: int) -> AccessToken:
 async def create_token(session: AsyncSession, fields: Mapping[str, Any], actor: Actor) -> tuple[AccessToken, str]:
     """Add a token and answer it with its secret. Raises Unprocessable for a field that cannot be used."""
     secret = new_secret()
+    checked = checked_fields(fields)
+    await need_tenant(session, checked.setdefault("tenant", DEFAULT_TENANT))
     token = AccessToken(
-        **checked_fields(fields),
+        **checked,
         hash=hash_secret(secret),
         prefix=secret[:PREFIX_CHARACTERS],
         created_by=actor.name,
     )
     await Tokens(session).add(token)
-    await actor.note(session, "token.create", token.name, {"id": token.id, **_told(fields)})
+    await actor.note(
+        session, "token.create", token.name, {"id": token.id, **_told({**fields, "tenant": token.tenant})}
+    )
     await session.refresh(token)
     return token, secret
 
@@ -49,21 +67,34 @@ async def change_token(
 ) -> AccessToken:
     """Change some fields. Raises NotFound, Conflict for a revoked token, Unprocessable."""
     token = await _live(session, token_id)
-    for field, value in checked_fields(changes).items():
+    checked = checked_fields(changes)
+    if "tenant" in checked:
+        await need_tenant(session, checked["tenant"])
+    before = before_of(token, checked)
+    for field, value in checked.items():
         setattr(token, field, value)
     await Tokens(session).save(token)
-    await actor.note(session, "token.update", token.name, {"id": token.id, **_told(changes)})
+    await actor.note(session, "token.update", token.name, {"id": token.id, **_told(changes), "before": before})
     await session.refresh(token)
     return token
 
 
-async def rotate_token(session: AsyncSession, token_id: int, actor: Actor) -> tuple[AccessToken, str]:
-    """Replace the secret. Raises NotFound, or Conflict for a revoked token."""
+async def rotate_token(
+    session: AsyncSession, token_id: int, actor: Actor, *, grace_s: int = 0
+) -> tuple[AccessToken, str]:
+    """Replace the secret; the one before goes on holding for `grace_s`, any older one ends now.
+
+    Raises NotFound, Conflict for a revoked token, or Unprocessable.
+    """
+    if not 0 <= grace_s <= MAX_GRACE_S:
+        raise Unprocessable(f"grace_s: at least 0 and at most {MAX_GRACE_S} seconds.")
     token = await _live(session, token_id)
     secret = new_secret()
+    token.previous_hash = token.hash if grace_s else None
+    token.previous_until = utc_now() + timedelta(seconds=grace_s) if grace_s else None
     token.hash, token.prefix = hash_secret(secret), secret[:PREFIX_CHARACTERS]
     await Tokens(session).save(token)
-    await actor.note(session, "token.rotate", token.name, {"id": token.id})
+    await actor.note(session, "token.rotate", token.name, {"id": token.id, "grace_s": grace_s})
     await session.refresh(token)
     return token, secret
 
@@ -86,10 +117,12 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     unknown = set(checked.get("operations") or ()) - set(OPERATIONS)
     if unknown:
         raise Unprocessable(f"operations: there is no {min(unknown)[:64]!r}; there are {', '.join(OPERATIONS)}.")
-    if checked.get("rate") is not None:
-        rates = checked["rate"]
-        checked["rate"] = [rates] if isinstance(rates, str) else list(rates)
-        parse_rates(checked["rate"])
+    check_limits(checked)
+    if "tenant" in checked:
+        checked["tenant"] = checked["tenant"] or DEFAULT_TENANT
+    priority = checked.get("priority")
+    if priority is not None and not 0 <= priority <= 9:
+        raise Unprocessable("priority: a whole number from 0 to 9.")
     if checked.get("ip_allow") is not None:
         checked["ip_allow"] = [_network(text) for text in checked["ip_allow"]]
     if checked.get("expires_at") is not None:
@@ -106,7 +139,7 @@ async def _live(session: AsyncSession, token_id: int) -> AccessToken:
 
 def _network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        return str(read_network(text))
     except ValueError as error:
         raise Unprocessable(f"ip_allow: {text[:64]!r} is not a network such as 10.0.0.0/8.") from error
 

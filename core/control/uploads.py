@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.database.tables import Model, Version
 from core.errors import Conflict, ModelNotFound
+from core.kill_points import reach
 from core.store.artifacts import ArtifactStore
 from core.store.importer import Imported, Importer
 from core.store.names import check_model_name
@@ -81,11 +83,13 @@ class Uploads:
         except BaseException:
             await self._store.discard(received)
             raise
-        # One at a time, so that what a failed upload takes back is never another's that has just been published.
-        async with self._publishing:
+        # One at a time here, for what unpacking takes; and nobody elsewhere at the same address, so that what a
+        # failed upload takes back is never another's that has just been published.
+        async with self._publishing, self._store.changing([received.sha256]):
             imported = await self._importer.import_file(
                 received, filename=told.filename, manifest_text=told.manifest, task=task
             )
+            reach("upload.published")
             try:
                 return await self._write(imported, name, told, actor, until, new=new)
             except BaseException:
@@ -118,13 +122,30 @@ class Uploads:
             )
             await actor.note(session, "version.create", f"{name}/{version.version}", {"sha256": imported.sha256})
             await session.refresh(model)
-            return model, version
+            reach("upload.written")
+        reach("upload.committed")
+        return model, version
+
+    @asynccontextmanager
+    async def removing(self, addresses: Collection[str]) -> AsyncIterator[None]:
+        """Delete rows inside of this; at its end, the artifacts that no version needs any more are removed.
+
+        Where the process is killed in between, the next start removes them.
+        """
+        async with self._store.changing(addresses):
+            yield
+            reach("remove.committed")
+            for sha256 in addresses:
+                await self._forget(sha256)
 
     async def forget(self, addresses: Iterable[str]) -> None:
         """Remove artifacts that no version needs any more."""
-        async with self._publishing:
-            for sha256 in addresses:
-                await self._forget(sha256)
+        async with self.removing([*addresses]):
+            pass
+
+    async def clear_after_the_dead(self) -> int:
+        """Undo what processes that were killed had begun in the store; returns how many things they had left."""
+        return await self._store.clear_after_the_dead(lambda sha256: self.forget([sha256]))
 
     async def _forget(self, sha256: str) -> None:
         async with self._database.session() as session:

@@ -14,6 +14,7 @@ from core.database.repositories.versions import Versions
 from core.database.session import Database
 from core.database.tables import Version, utc_now
 from core.errors import PlatformError
+from core.kill_points import reach
 from core.settings import ValidationSettings
 from core.store.artifacts import ArtifactStore
 from core.validation.runner import validate
@@ -37,10 +38,13 @@ def claim_end() -> datetime:
 class Validations:
     """Validates versions whose row says `validating`. `run` until cancelled, or `run_one` for one."""
 
-    def __init__(self, database: Database, store: ArtifactStore, settings: ValidationSettings) -> None:
+    def __init__(
+        self, database: Database, store: ArtifactStore, settings: ValidationSettings, *, trust_plans: bool = False
+    ) -> None:
         self._database = database
         self._store = store
         self._settings = settings
+        self._trust_plans = trust_plans
         self._wake = asyncio.Event()
         self.running: dict[int, list[Mapping[str, Any]]] = {}
         """Checks done so far of each validation under way in this process, by version id."""
@@ -60,7 +64,7 @@ class Validations:
         done: list[Mapping[str, Any]] = []
         self.running[version.id] = done
         grown = asyncio.Event()
-        holding = asyncio.create_task(self._hold(version.id, done, grown), name=f"hold validation {version.id}")
+        holding = asyncio.create_task(self._hold(version, done, grown), name=f"hold validation {version.id}")
 
         def note(check: Mapping[str, Any]) -> None:
             done.append(check)
@@ -68,13 +72,15 @@ class Validations:
             on_check(check)
 
         try:
-            result = await validate(self._store.path(version.sha256), version.manifest, self._settings, note)
+            root = self._store.path(version.sha256)
+            result = await validate(root, version.manifest, self._settings, note, trust_plans=self._trust_plans)
         finally:
             self.running.pop(version.id, None)
             holding.cancel()
         status = "valid" if result.ok else "invalid"
-        async with self._database.transaction() as session:
-            await Versions(session).finish(version.id, status, report=result.report, signature=result.signature)
+        reach("validation.checked")
+        await self._finish(version, status, report=result.report, signature=result.signature)
+        reach("validation.finished")
         log.info("version.validated", version_id=version.id, status=status)
         return result.ok
 
@@ -83,6 +89,7 @@ class Validations:
             self._wake.clear()
             try:
                 while (version := await self._claim()) is not None:
+                    reach("validation.claimed")
                     await self._run_logged(version)
             except PlatformError as error:
                 log.warning("validation.postponed", reason=error.message)
@@ -92,14 +99,14 @@ class Validations:
         async with self._database.transaction() as session:
             return await Versions(session).claim_stale(claim_end())
 
-    async def _hold(self, version_id: int, done: Sequence[Mapping[str, Any]], grown: asyncio.Event) -> None:
+    async def _hold(self, version: Version, done: Sequence[Mapping[str, Any]], grown: asyncio.Event) -> None:
         while True:
             grown.clear()
             try:
                 async with self._database.transaction() as session:
-                    await Versions(session).hold(version_id, claim_end(), done)
+                    await Versions(session).hold(version, claim_end(), done)
             except PlatformError as error:
-                log.warning("validation.not_held", version_id=version_id, reason=error.message)
+                log.warning("validation.not_held", version_id=version.id, reason=error.message)
             await asyncio.sleep(TELL_EVERY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLAIM_S / 3):
@@ -114,8 +121,19 @@ class Validations:
             log.exception("validation.crashed", version_id=version.id)
             detail = f"The validator could not do its work ({type(error).__name__}); validate again."
             report = [{"check": "validator", "ok": False, "detail": detail, "ms": 0.0}]
-            async with self._database.transaction() as session:
-                await Versions(session).finish(version.id, "invalid", report=report)
+            await self._finish(version, "invalid", report=report)
+
+    async def _finish(
+        self,
+        version: Version,
+        status: str,
+        *,
+        report: list[dict[str, Any]],
+        signature: dict[str, Any] | None = None,
+    ) -> None:
+        async with self._database.transaction() as session:
+            made = version.created_at
+            await Versions(session).finish(version.id, status, report=report, signature=signature, created_at=made)
 
     async def _sleep(self) -> None:
         try:

@@ -15,6 +15,9 @@ FADE = 1.02
 EXPLORE_EVERY = 256
 """One in so many batches may be twice as large, to see whether it still costs what it did."""
 
+TRY_EVERY = 16
+"""One in so many batches of siblings is run in smaller or larger parts, in turn, to learn what those cost."""
+
 Costs = Mapping[int, float]
 """Seconds an item, by batch size."""
 
@@ -52,15 +55,17 @@ class BatchCosts:
     """What batches have cost, kept up to date."""
 
     def __init__(self, max_batch: int) -> None:
+        self.max_batch = max_batch
+        """What was asked for."""
         self.limit = max_batch
         """The batch size to stay within now."""
         self.usual = max_batch
         """The same, but for the batch in which a larger size is tried."""
         self.item_s: float | None = None
         """Seconds an item at the best size; None while nothing is known."""
-        self._max_batch = max_batch
         self._costs: dict[int, float] = {}
         self._batches = 0
+        self._together = 0
 
     def observe(self, items: int, seconds: float) -> None:
         """Learn from one batch."""
@@ -69,10 +74,21 @@ class BatchCosts:
         self._costs[size] = cost if known is None else min(cost, known * FADE)
         self._batches += 1
         self.item_s = min(self._costs.values())
-        self.usual = best_size(self._costs, self._max_batch)
+        self.usual = best_size(self._costs, self.max_batch)
         self.limit = self.usual
         if self._batches % EXPLORE_EVERY == 0:
-            self.limit = min(self._max_batch, 2 * self.usual)
+            self.limit = min(self.max_batch, 2 * self.usual)
+
+    def together(self) -> int:
+        """How many items to run at a time where nobody gets an answer before all are done: what costs the least.
+
+        Now and then half or twice as many.
+        """
+        self._together += 1
+        size = min(self._costs, key=self._costs.__getitem__) if len(self._costs) > 1 else self.max_batch
+        if self._together % TRY_EVERY == 0:
+            size = size // 2 if self._together % (2 * TRY_EVERY) else 2 * size
+        return max(1, min(size, self.max_batch))
 
     @property
     def seconds_an_item(self) -> Costs:
@@ -81,7 +97,7 @@ class BatchCosts:
 
     def why(self) -> str | None:
         """See `why`."""
-        return why(self._costs, self._max_batch)
+        return why(self._costs, self.max_batch)
 
 
 def _class_of(items: int) -> int:

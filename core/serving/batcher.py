@@ -11,12 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from core.errors import DeadlineExceeded, PlatformError
-from core.serving.batch_policy import BatchPolicy, Take, decide
+from core.serving.batch_policy import BatchPolicy, Take, decide, part_of_siblings
 from core.serving.batch_size_policy import BatchCosts
 from core.serving.deadlines import Deadlines
 from core.serving.engine_worker import Batch, EngineWorker
+from core.serving.ragged import Room
 from core.serving.request_queue import QueuedRequest, RequestQueue
 from core.serving.slot_policy import Demand, SlotBounds, share, slots_for, threads_for
+from core.serving.trace import batch_run
 
 HANG_GRACE_S = 2.0
 
@@ -38,6 +40,8 @@ class Batcher:
         """Between which its slots follow the load; without, every slot there is may be used."""
         self.costs = costs or BatchCosts(policy.max_batch)
         """What batches cost here, and so how large they should be."""
+        self.token_costs = BatchCosts(policy.max_tokens)
+        """The same of items that differ in length, by the batch's padded size."""
         self.batch_sizes: Counter[int] = Counter()
         """How many batches of each size, in items, have been run."""
         self.batch_seconds: defaultdict[int, float] = defaultdict(float)
@@ -54,6 +58,8 @@ class Batcher:
         self._busy = 0
         self._running_items = 0
         self._last_s = 0.0
+        self._mean_length = 0.0
+        """Of the last batch whose items differed in length; 0 while there was none."""
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: Deadlines[QueuedRequest] = Deadlines(loop, self._expired)
@@ -74,7 +80,8 @@ class Batcher:
             return None if bounds is None else bounds.most
         requests = self._busy + queue.requests + (queue.depth > queue.waiting)
         items = queue.depth + self._running_items
-        return slots_for(Demand(items, requests, self.costs.usual, self.costs.item_s, self._last_s), bounds)
+        usual, item_s = self._usual() if self._mean_length else (self.costs.usual, self.costs.item_s)
+        return slots_for(Demand(items, requests, usual, item_s, self._last_s), bounds)
 
     def submit(self, request: QueuedRequest) -> None:
         """Let an admitted request wait; its future is resolved later, or cancelled by its caller."""
@@ -118,11 +125,18 @@ class Batcher:
         self._last_s = seconds = batch.ended_at - batch.started_at
         self.batch_seconds[batch.items] += seconds
         self.batch_threads[batch.threads] += 1
-        if batch.whole:
-            self.costs.observe(batch.items, batch.busy_s * batch.share)
+        if batch.longest:
+            self._mean_length = sum([request.length for request in batch.requests]) / batch.items
+        self._learn(batch)
         self._deliver(batch)
         self._pump()
         self._note_idle()
+
+    def _learn(self, batch: Batch) -> None:
+        if batch.run_items:
+            costs, size = (self.token_costs, batch.longest) if batch.longest else (self.costs, 1)
+            seconds = batch.busy_s * batch.share * batch.run_items / batch.items
+            costs.observe(batch.run_items * size, seconds)
 
     def _wake(self) -> None:
         # Later in this turn of the loop, so that requests which arrive together run together.
@@ -143,10 +157,24 @@ class Batcher:
                 if decision is not None:
                     self._sleep_until(decision.until, now)
                 return
-            requests = self._still_wanted(self.queue.take(decision.lanes, limit), now)
+            part = self._part_of_siblings(slots)
+            if part:
+                limit = self.costs.together()
+            room = Room(self.policy.max_batch, self.token_costs.limit)
+            requests = self._still_wanted(self.queue.take(decision.lanes, part or limit, room), now)
             if requests:
                 self._start(requests, now, limit, slots)
         self._note_idle()
+
+    def _part_of_siblings(self, slots: int | None) -> int:
+        queue, side_by_side = self.queue, len(self._free) + self._busy if slots is None else slots
+        return part_of_siblings(queue.siblings, queue.waiting, side_by_side, self.policy.max_batch)
+
+    def _usual(self) -> tuple[int, float | None]:
+        """Items in a batch, and seconds an item, where they differ in length and are as long as the last ones."""
+        costs, length = self.token_costs, self._mean_length
+        usual = max(1, min(self.policy.max_batch, int(costs.usual / length)))
+        return usual, None if costs.item_s is None else costs.item_s * length
 
     def _start(self, requests: Sequence[QueuedRequest], now: float, limit: int, slots: int | None) -> None:
         batch = self._batch(requests, now, limit, slots)
@@ -211,6 +239,7 @@ class Batcher:
 
     def _deliver(self, batch: Batch) -> None:
         infer_s = batch.ended_at - batch.started_at
+        note_run(batch)
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             request.infer_s = infer_s
             self._waiting.discard(request)
@@ -224,3 +253,17 @@ class Batcher:
     def _note_idle(self) -> None:
         if not self._busy and not self.queue.depth:
             self._idle.set()
+
+
+def note_run(batch: Batch) -> None:
+    """Tell its traced requests of a batch that has run; one of them, whose caller is there, gets the links."""
+    traced = [request for request in batch.requests if request.trace_id is not None]
+    if not traced:
+        return
+    ids = [request.trace_id for request in batch.requests]
+    run = batch_run(ids, batch.items, batch.started_at, batch.ended_at)
+    without = run._replace(links=())
+    for request in traced:
+        request.batch = without
+    teller = next((request for request in traced if not request.future.done()), traced[0])
+    teller.batch = run

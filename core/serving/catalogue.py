@@ -19,6 +19,7 @@ from core.serving.sampler import Sampler
 from core.serving.shadow import Mirror
 from core.serving.target import Target
 from core.serving.version_health import Snapshot
+from core.serving.waking_lease import WakingLease
 
 
 class Served:
@@ -120,36 +121,6 @@ class Lease:
         self._served.release()
 
 
-class WakingLease:
-    """The lease of a model that is not in memory: entering it asks for its load, and waits.
-
-    `deadline`, in seconds of `time.monotonic()`, is that of the request: what its load took is not given again.
-    `waited_ms` is how long that was.
-    """
-
-    __slots__ = ("_catalogue", "_key", "_lease", "_name", "_version", "deadline", "waited_ms")
-
-    def __init__(
-        self, catalogue: Catalogue, name: str, version: int | None, key: bytes | None, timeout_s: float
-    ) -> None:
-        self._catalogue, self._name, self._version, self._key = catalogue, name, version, key
-        self._lease: Lease | None = None
-        self.deadline = time.monotonic() + timeout_s
-        self.waited_ms = 0.0
-
-    async def __aenter__(self) -> Target:
-        began = time.monotonic()
-        self._lease = await self._catalogue.wake(self._name, self._version, self._key, self.deadline)
-        self.waited_ms = (time.monotonic() - began) * 1000
-        return self._lease.target
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lease is not None:
-            self._lease.release()
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     """One version's part of the traffic of a name; `mode` is live or shadow."""
@@ -234,6 +205,8 @@ class Catalogue:
         """How often it was changed who answers for each name."""
         self.expected: Mapping[str, Container[int]] | None = None
         """The versions that should answer for each name, as whoever loads them says; None until that is known."""
+        self.expected_too: Mapping[str, Container[int]] = {}
+        """The same of what needs no loading: pipelines."""
         self.on_swap: Callable[[str, Sequence[Share], IdleModel | None], None] | None = None
         """Called after each swap, with who answers from now on."""
         self.on_want: Callable[[str], None] = lambda name: None
@@ -273,7 +246,7 @@ class Catalogue:
         if self.expected is None:
             return NotReady("The server has only just started; try again shortly.", retry_after_s=1)
         live = [target.version for target in self.callable_targets(name)]
-        wanted = self.expected.get(name)
+        wanted = self.expected.get(name, self.expected_too.get(name))
         if wanted is None and not live:
             return no_such_model(name)
         if version is None:

@@ -6,21 +6,29 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from core.errors import NotReady, ShuttingDown
+from core.errors import InvalidInput, NotReady, ShuttingDown
+from core.serving.gathering import Gathering
 from core.serving.input_check import InputCheck
-from core.serving.request import InferenceRequest, InferenceResult, Timing
+from core.serving.live_stream import LiveStream
+from core.serving.ragged import join_outputs
+from core.serving.request import DEFAULT_PRIORITY, InferenceRequest, InferenceResult, SequencePart, Timing
 from core.serving.request_queue import QueuedRequest
+from core.serving.result_cache import ResultCache, ResultStore, keeps_results
 from core.serving.runner import LocalRunner, Runner, RunnerStats
 from core.serving.sampler import Sampler
 from core.serving.shadow import Mirror
+from core.serving.steps import Drive, all_or_none
+from core.serving.trace import noting
 from core.serving.version_health import VersionHealth
 from core.signature import Signature
-from core.tasks.base import Task
+from core.tasks.base import Payload, Prepared, Task
+from core.tasks.stepped import State, StatefulTask, SteppedTask
+from core.tasks.streams import StreamedTask
 
 T = TypeVar("T")
 Outputs = dict[str, np.ndarray[Any, Any]]
@@ -29,11 +37,13 @@ Answers = tuple[list[dict[str, Any]] | None, Outputs | None]
 
 @dataclass(frozen=True, slots=True)
 class DeploymentOptions:
-    """Which version of which model, and the deadline of a request that names none, in milliseconds."""
+    """Which version of which model, the deadline of a request that names none, and whether answers are kept."""
 
     model: str
     version: int
     timeout_ms: int = 30_000
+    cache: bool | None = None
+    """Whether answers are kept; None for what the task gains by: embeddings are, others are not."""
 
 
 class Deployment:
@@ -48,10 +58,15 @@ class Deployment:
         runner: Runner,
         make_task: Callable[[Signature], Task],
         threads: ThreadPoolExecutor,
+        results: ResultStore | None = None,
     ) -> None:
         self.options = options
         self.runner = runner
         self.why_not_batching: str | None = None
+        self.note = ""
+        """What there is to say about the way it runs, as a sentence; empty where nothing is."""
+        self.search: int | None = None
+        """Whose recommendation it runs by, where that is another form than would run without it."""
         self.recipe: dict[str, Any] = {}
         """How another process can make the same deployment, on the same host."""
         self.health = VersionHealth()
@@ -59,8 +74,12 @@ class Deployment:
         """Who gets copies of what is answered here."""
         self.sampler: Sampler | None = None
         """Who takes some of the inputs aside, where that is wanted."""
+        self.cache: ResultCache | None = None
+        """Answers given before, where they are kept."""
+        self._results = results
         self._make_task = make_task
         self._threads = threads
+        self._siblings = Gathering(threads)
         self._started = False
         self._closing = False
 
@@ -101,14 +120,16 @@ class Deployment:
             self._task = await asyncio.to_thread(self._make_task, signature)
             self._check = InputCheck(signature)
             self.why_not_batching = signature.why_not_batchable()
+            if self._results is not None and keeps_results(self.options.cache, self._task.name):
+                self.cache = ResultCache(self._results, self._infer, self.options.timeout_ms)
         except BaseException:
             await self.close()
             raise
         self._started = True
 
     def check_room(self) -> None:
-        """See Target."""
-        if self._started and not self._closing:
+        """See Target. An answer that is kept needs no room."""
+        if self._started and not self._closing and self.cache is None:
             self.runner.admit(1)
             self.runner.release(1)
 
@@ -117,11 +138,19 @@ class Deployment:
         self._refuse_if_closing()
         if not self._started:
             raise NotReady("The model is not loaded yet.", retry_after_s=1)
+        if self.cache is None or request.sequence is not None:
+            return await self._infer(request)
+        return await self.cache.infer(request)
+
+    async def _infer(self, request: InferenceRequest) -> InferenceResult:
+        self._refuse_if_closing()
         started = time.monotonic()
         deadline = request.deadline or started + self.options.timeout_ms / 1000
-        timing = Timing()
+        timing = Timing(noting=noting(self.options.model, self.options.version))
         try:
-            if request.payloads is not None:
+            if request.sequence is not None:
+                answers, outputs = await self._infer_part(request, request.sequence, deadline, timing)
+            elif request.payloads is not None:
                 answers, outputs = await self._infer_media(request, deadline, timing)
             else:
                 answers, outputs = await self._infer_tensors(request, deadline, timing)
@@ -130,6 +159,31 @@ class Deployment:
             raise
         timing.total = (time.monotonic() - started) * 1000
         return self._answered(request, timing, answers, outputs)
+
+    @property
+    def listens(self) -> bool:
+        """Whether `open_stream` makes something of pieces; otherwise each frame is a request of its own."""
+        return isinstance(self._task, StreamedTask)
+
+    def open_stream(self, parameters: Mapping[str, Any], priority: int = DEFAULT_PRIORITY) -> LiveStream:
+        """A stream of this version, for as long as the caller holds its lease.
+
+        Each call on it has the deployment's own timeout. Raises InvalidInput for wrong parameters, and where the
+        task takes whole inputs only; NotReady; ShuttingDown.
+        """
+        self._refuse_if_closing()
+        if not self._started:
+            raise NotReady("The model is not loaded yet.", retry_after_s=1)
+        if not isinstance(self._task, StreamedTask):
+            raise InvalidInput(f"The task {self._task.name} takes whole inputs, one by one.")
+
+        def drive(timing: Timing) -> Drive:
+            self._refuse_if_closing()
+            timing.noting = noting(self.options.model, self.options.version)
+            deadline = time.monotonic() + self.options.timeout_ms / 1000
+            return Drive(self.runner, self._in_thread, priority, deadline, timing)
+
+        return LiveStream(self._task.open_stream(parameters), drive)
 
     def begin(self, request: InferenceRequest) -> QueuedRequest:
         """Let a request of tensors wait, without a task: for whoever waits for its `future` by a callback.
@@ -149,12 +203,13 @@ class Deployment:
         """Count the answer of what `begin` began."""
         now = time.monotonic()
         timing = Timing(
-            (queued.started_at - queued.enqueued_at) * 1000,
+            queued.queue_s * 1000,
             queued.batch_wait_s * 1000,
             0.0,
             queued.infer_s * 1000,
             0.0,
             (now - queued.enqueued_at) * 1000,
+            queued.engine_s * 1000,
         )
         return self._answered(request, timing, None, outputs)
 
@@ -171,37 +226,134 @@ class Deployment:
     ) -> InferenceResult:
         self.health.answered(timing.total)
         options = self.options
-        result = InferenceResult(options.model, options.version, self._task.name, timing, answers, outputs)
+        result = InferenceResult(
+            options.model, options.version, self._task.name, timing, answers, outputs, self._items(request)
+        )
         for mirror in self.mirrors:
             mirror.copy(request, result)
         if self.sampler is not None:
             self.sampler.take(request)
         return result
 
+    def _items(self, request: InferenceRequest) -> int:
+        if request.payloads is not None:
+            return len(request.payloads)
+        if self.why_not_batching is not None or not request.inputs:
+            return 1
+        items: int = next(iter(request.inputs.values())).shape[0]
+        return items
+
     async def close(self) -> None:
         """Refuse what waits and give everything back. May be called twice."""
         self._closing = True
+        if self.cache is not None:
+            self.cache.close()
         await self.runner.close()
 
     async def _infer_media(self, request: InferenceRequest, deadline: float, timing: Timing) -> Answers:
         payloads = request.payloads or ()
         items = len(payloads)
+        if isinstance(self._task, SteppedTask):
+            return await self._infer_steps(self._task, payloads, request, deadline, timing), None
+        in_thread = self._siblings.call if request.sibling else self._in_thread
         self.runner.admit(items)
         before = time.monotonic()
         try:
-            prepared = await self._in_thread(self._task.preprocess, payloads, request.parameters)
+            prepared = await in_thread(self._task.preprocess, payloads, request.parameters)
             self._refuse_if_closing()
         except BaseException:
             self.runner.release(items)
             raise
-        timing.preprocess = (time.monotonic() - before) * 1000
+        timing.preprocessed(before)
+        if prepared.lengths is not None:
+            timing.tokens = sum(prepared.lengths)
+            return await self._infer_each(prepared, request, deadline, timing)
         outputs = await self._run_items(prepared.inputs, items, request, deadline, timing)
         if request.raw:
             return None, outputs
         before = time.monotonic()
-        answers = await self._in_thread(self._task.postprocess, outputs, prepared.contexts, request.parameters)
-        timing.postprocess = (time.monotonic() - before) * 1000
+        answers = await in_thread(self._task.postprocess, outputs, prepared.contexts, request.parameters)
+        timing.postprocessed(before)
         return answers, None
+
+    async def _infer_each(
+        self, prepared: Prepared, request: InferenceRequest, deadline: float, timing: Timing
+    ) -> Answers:
+        """Run items that differ in length, each with its like."""
+        result = await self.runner.run_each(prepared, priority=request.priority, deadline=deadline)
+        timing.ran(result)
+        if request.raw:
+            return None, join_outputs(result.outputs)
+        before = time.monotonic()
+        answers = await self._in_thread(self._answer_each, result.outputs, prepared, request.parameters)
+        timing.postprocessed(before)
+        return answers, None
+
+    def _answer_each(
+        self, outputs: Sequence[Outputs], prepared: Prepared, parameters: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        items = zip(outputs, prepared.contexts, strict=True)
+        return [answer for one, context in items for answer in self._task.postprocess(one, [context], parameters)]
+
+    async def _infer_steps(
+        self,
+        task: SteppedTask,
+        payloads: Sequence[Payload],
+        request: InferenceRequest,
+        deadline: float,
+        timing: Timing,
+    ) -> list[dict[str, Any]]:
+        """Items side by side, so that their runs share batches; one that fails ends the others."""
+        if request.raw:
+            raise InvalidInput("The task's answers take several runs of the model: there are no raw outputs.")
+        self.runner.admit(len(payloads))
+        drive = Drive(self.runner, self._in_thread, request.priority, deadline, timing)
+        steps = [task.steps(payload, request.parameters) for payload in payloads]
+        if len(steps) == 1:
+            return [await drive.answer(steps[0], admitted=True)]
+        return await all_or_none(drive.answer(each, admitted=True) for each in steps)
+
+    async def _infer_part(
+        self, request: InferenceRequest, part: SequencePart, deadline: float, timing: Timing
+    ) -> Answers:
+        """One part of a sequence. What fails changes nothing of what is kept."""
+        task = self._task
+        if not isinstance(task, StatefulTask):
+            raise InvalidInput("The model keeps nothing from one request to the next: it takes no sequences.")
+        hold = await self.runner.hold(part, deadline)
+        try:
+            state = hold.state or task.first_state()
+            make = self._part_of_tensors if request.payloads is None else self._part_of_media
+            answers, after = await make(task, request, state, deadline, timing)
+        except BaseException:
+            hold.give_back()
+            raise
+        hold.keep(None if part.end else after)
+        return answers
+
+    async def _part_of_media(
+        self, task: StatefulTask, request: InferenceRequest, state: State, deadline: float, timing: Timing
+    ) -> tuple[Answers, State]:
+        payloads = request.payloads or ()
+        if len(payloads) != 1 or request.raw:
+            raise InvalidInput("A part of a sequence is one input, and is answered by the task.")
+        assert request.sequence is not None
+        steps = task.part(payloads[0], request.parameters, state, last=request.sequence.end)
+        self.runner.admit(1)
+        drive = Drive(self.runner, self._in_thread, request.priority, deadline, timing)
+        answer, after = await drive.answer(steps, admitted=True)
+        return ([answer], None), after
+
+    async def _part_of_tensors(
+        self, task: StatefulTask, request: InferenceRequest, state: State, deadline: float, timing: Timing
+    ) -> tuple[Answers, State]:
+        """The caller gives what is no state; all outputs are answered."""
+        kept = {name: state[name] for name in task.state_tensors}
+        answers = await self._infer_tensors(
+            replace(request, inputs={**kept, **(request.inputs or {})}), deadline, timing
+        )
+        outputs = answers[1] or {}
+        return answers, {**state, **{name: outputs[after] for name, after in task.state_tensors.items()}}
 
     async def _infer_tensors(self, request: InferenceRequest, deadline: float, timing: Timing) -> Answers:
         inputs = request.inputs or {}
@@ -228,10 +380,10 @@ class Deployment:
     async def _run(
         self, inputs: Mapping[str, Any], items: int, request: InferenceRequest, deadline: float, timing: Timing
     ) -> Outputs:
-        result = await self.runner.run(inputs, items, priority=request.priority, deadline=deadline)
-        timing.queue += result.queue_s * 1000
-        timing.batch_wait += result.batch_wait_s * 1000
-        timing.infer += result.infer_s * 1000
+        result = await self.runner.run(
+            inputs, items, priority=request.priority, deadline=deadline, sibling=request.sibling
+        )
+        timing.ran(result)
         return result.outputs
 
     def _refuse_if_closing(self) -> None:

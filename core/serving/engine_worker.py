@@ -18,6 +18,7 @@ import numpy as np
 
 from core.engines.base import Engine
 from core.errors import PlatformError, RunFailed
+from core.serving import ragged
 from core.serving.request_queue import QueuedRequest
 
 INLINE_MOST_S = 0.02
@@ -45,12 +46,13 @@ class Batch:
         "ended_at",
         "items",
         "limit",
+        "longest",
         "outcomes",
         "requests",
+        "run_items",
         "share",
         "started_at",
         "threads",
-        "whole",
         "worker",
     )
 
@@ -63,10 +65,12 @@ class Batch:
         self.share = share
         """The part of the machine that it has."""
         self.items = sum(request.items for request in requests)
-        self.limit = limit
+        self.longest = max([request.length for request in requests])
+        """To what its items are padded; 0 where their shape is fixed."""
+        self.limit = max(limit, self.items) if self.longest else limit
         """How many items are run at a time; a request with more is run in parts."""
-        self.whole = self.items <= limit
-        """Whether it was one run of the engine, so that its time tells what a batch of this size costs."""
+        self.run_items = min(self.items, limit)
+        """Items in each run of the engine, so that its time tells what those cost; 0 once one has failed."""
         self.started_at = now
         self.ended_at = now
         self.busy_s = 0.0
@@ -159,7 +163,7 @@ class EngineWorker:
         try:
             return list(self._run_together(requests, batch.limit, batch.threads))
         except PlatformError as error:
-            batch.whole = False
+            batch.run_items = 0
             if len(requests) == 1:
                 return [error]
         return [outcome for request in requests for outcome in self._outcomes(batch, [request])]
@@ -167,8 +171,11 @@ class EngineWorker:
     def _run_together(self, requests: Sequence[QueuedRequest], limit: int, threads: int) -> list[Outputs]:
         if len(requests) == 1:
             return [self._run_chunks(requests[0].inputs, requests[0].items, limit, threads)]
-        first = requests[0].inputs
-        joined = {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
+        first, padding = requests[0].inputs, requests[0].padding
+        if padding is not None:
+            joined = ragged.join([request.inputs for request in requests], padding)
+        else:
+            joined = {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
         outputs = self._run_chunks(joined, sum([request.items for request in requests]), limit, threads)
         return _split(outputs, requests)
 

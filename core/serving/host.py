@@ -20,9 +20,14 @@ from core.serving.arena import Arena, ArenaView
 from core.serving.engine_worker import Batch
 from core.serving.flight import FlightRecorder
 from core.serving.handshake import greet_client
+from core.serving.host_group import Group
+from core.serving.host_holds import HostHolds
 from core.serving.request_queue import QueuedRequest
+from core.serving.run_result import times_of
 from core.serving.runner import LocalRunner
-from core.serving.wire import Blocks, FrameProtocol, Header, pack_tensors, unpack_tensors
+from core.serving.trace import SpanId
+from core.serving.wire import Blocks, FrameProtocol, Header, Tensors, all_of, pack_tensors, unpack_tensors
+from core.tasks.base import Padding, Prepared
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +83,7 @@ class HostServer:
             "connection": number,
             "signature": self.runner.signature.to_json(),
             "room": options.most * options.max_batch,
+            "state_bytes": self.runner.sequences.limits.state_bytes,
         }
         try:
             view = ArenaView(await greet_client(peer, greeting, [arena.fd, self._flight.fd]))
@@ -110,9 +116,11 @@ class HostConnection:
         self._arena = arena
         self._view = view
         self._waiting: dict[int, QueuedRequest] = {}
+        self._groups: dict[int, Group] = {}
         self._answers: dict[int, Blocks] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self.protocol = FrameProtocol(self._on_frame, self._on_lost)
+        self._holds = HostHolds(server.runner.sequences, self._send_state, self._refuse)
 
     def _on_frame(self, header: Header, body: bytearray) -> None:
         kind = header["k"]
@@ -123,6 +131,13 @@ class HostConnection:
                 self._arena.free(block)
         elif kind == "cancel":
             self._cancel(header["id"])
+        elif kind == "hold":
+            self._holds.begin(header)
+        elif kind == "keep":
+            state = unpack_tensors(header["t"], body, self._view)
+            self._holds.keep(header["id"], None if header["l"] else state)
+        elif kind == "unhold":
+            self._holds.give_back(header["id"])
         elif kind == "stats":
             task = asyncio.create_task(self._stats(header["id"]), name="host stats")
             self._telling.add(task)
@@ -131,7 +146,11 @@ class HostConnection:
     def _run(self, header: Header, body: bytearray) -> None:
         request_id = header["id"]
         try:
-            queued = self._submit(header, unpack_tensors(header["t"], body, self._view))
+            inputs = unpack_tensors(header["t"], body, self._view)
+            if "e" in header:
+                self._groups[request_id] = self._submit_each(header, inputs)
+                return
+            queued = self._submit(header, inputs)
         except PlatformError as error:
             self._refuse(request_id, error)
             return
@@ -152,9 +171,42 @@ class HostConnection:
             deadline=header["d"],
             solo=header["s"],
             tag=flight_id(self._number, header["id"]),
+            trace_id=traced(header),
+            sibling=header.get("g", False),
         )
 
+    def _submit_each(self, header: Header, inputs: dict[str, Any]) -> Group:
+        """The items of a request, each in the queue by itself."""
+        runner, request_id = self._server.runner, header["id"]
+        lengths, padding = header["e"]
+        paddings = {name: Padding(*said) for name, said in padding.items()}
+        runner.admit(header["n"])
+        parts = runner.submit_each(
+            Prepared(inputs, [None] * header["n"], lengths, paddings),
+            priority=header["p"],
+            deadline=header["d"],
+            solo=header["s"],
+            tag=flight_id(self._number, request_id),
+            trace_id=traced(header),
+        )
+        return Group(parts, runner.leave, lambda group: self._group_finished(request_id, group))
+
+    def _group_finished(self, request_id: int, group: Group) -> None:
+        self._groups.pop(request_id, None)
+        if not self.protocol.is_open:
+            return
+        if group.cancelled:
+            self._send_error(request_id, "cancelled", "")
+        elif group.error is not None:
+            self._refuse(request_id, group.error)
+        else:
+            more = {"e": len(group.outputs), "s": group.engine_s}
+            self._try_answer(request_id, all_of(group.outputs), group.last, more)
+
     def _cancel(self, request_id: int) -> None:
+        group = self._groups.get(request_id)
+        if group is not None:
+            group.cancel()
         queued = self._waiting.get(request_id)
         if queued is not None and not queued.started_at:
             self._server.runner.leave(queued)
@@ -172,20 +224,24 @@ class HostConnection:
         if error is not None:
             self._refuse(request_id, error)
             return
+        self._try_answer(request_id, queued.future.result(), queued, {})
+
+    def _try_answer(self, request_id: int, outputs: Tensors, queued: QueuedRequest, more: Header) -> None:
         try:
-            self._answer(request_id, queued)
+            self._answer(request_id, outputs, queued, more)
         except Exception as failure:
             log.exception("host.answer_unsendable")
             known = isinstance(failure, PlatformError)
             self._refuse(request_id, failure if known else RunFailed("The model's answer cannot be passed on."))
 
-    def _answer(self, request_id: int, queued: QueuedRequest) -> None:
-        described, parts, blocks = pack_tensors(queued.future.result(), self._arena)
+    def _answer(self, request_id: int, outputs: Tensors, queued: QueuedRequest, more: Header) -> None:
+        described, parts, blocks = pack_tensors(outputs, self._arena)
         if blocks:
             self._answers[request_id] = blocks
-        waited_s = queued.started_at - queued.enqueued_at
-        times_s = {"q": waited_s, "i": queued.infer_s, "b": queued.batch_wait_s}
-        self.protocol.send({"k": "result", "id": request_id, "t": described, **times_s}, parts)
+        queue_s, infer_s, batch_wait_s, engine_s, began = times_of(queued, queued.engine_s)
+        times_s = {"q": queue_s, "i": infer_s, "b": batch_wait_s, "s": engine_s, "a": began}
+        batch = {} if queued.batch is None else {"x": queued.batch.to_json()}
+        self.protocol.send({"k": "result", "id": request_id, "t": described, **times_s, **batch, **more}, parts)
 
     def _refuse(self, request_id: int, error: BaseException) -> None:
         if not isinstance(error, PlatformError):
@@ -202,14 +258,26 @@ class HostConnection:
             stats[name] = {str(size): value for size, value in stats[name].items()}
         self.protocol.send({"k": "stats", "id": request_id, "stats": stats})
 
+    def _send_state(self, request_id: int, state: Tensors) -> None:
+        described, body, _ = pack_tensors(state)
+        self.protocol.send({"k": "state", "id": request_id, "t": described}, body)
+
     def _on_lost(self) -> None:
+        self._holds.close()
         for queued in list(self._waiting.values()):
             if not queued.future.done() and not queued.started_at:
                 self._server.runner.leave(queued)
                 queued.future.cancel()
+        for group in list(self._groups.values()):
+            group.cancel()
         self._answers.clear()
         self._arena.close()
         self._server.gone(self)
+
+
+def traced(header: Header) -> SpanId | None:
+    """The span of the call that a request is for, where that is traced."""
+    return SpanId(*header["x"]) if "x" in header else None
 
 
 def flight_id(connection: int, request_id: int) -> int:

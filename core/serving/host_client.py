@@ -19,11 +19,26 @@ import numpy as np
 import structlog
 
 from core import errors
-from core.errors import DeadlineExceeded, PlatformError, QueueFull, RunFailed, ShuttingDown
+from core.errors import (
+    DeadlineExceeded,
+    NotReady,
+    PlatformError,
+    QueueFull,
+    RunFailed,
+    ShuttingDown,
+    Unavailable,
+)
 from core.serving.host_link import Link
-from core.serving.runner import OnState, RunnerStats, RunResult
-from core.serving.wire import Header, unpack_tensors
+from core.serving.pending import Pending
+from core.serving.request import SequencePart
+from core.serving.run_result import EachResult, RunResult
+from core.serving.runner import OnState, RunnerStats
+from core.serving.sequences import Hold, check_state
+from core.serving.trace import BatchRun
+from core.serving.wire import Header, each_of, unpack_tensors
 from core.signature import Signature
+from core.tasks.base import Prepared
+from core.tasks.stepped import State
 
 log = structlog.get_logger(__name__)
 
@@ -31,38 +46,8 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.02, 0.25
 STATS_TIMEOUT_S = 2.0
 MAX_CRASHES = 2
-
-
-class Pending:
-    """A request that has been sent, or waits to be sent again."""
-
-    __slots__ = ("crashes", "deadline", "future", "id", "inputs", "items", "priority")
-
-    def __init__(
-        self,
-        id_: int,
-        inputs: Tensors,
-        items: int,
-        priority: int,
-        deadline: float,
-        future: asyncio.Future[RunResult],
-    ) -> None:
-        self.id = id_
-        self.inputs = inputs
-        self.items = items
-        self.priority = priority
-        self.deadline = deadline
-        self.future = future
-        self.crashes = 0
-
-    def header(self) -> Header:
-        """What the host needs to know beside the tensors. One that has been in a crash runs alone."""
-        return {"n": self.items, "p": self.priority, "d": self.deadline, "s": self.crashes > 0}
-
-    def fail(self, error: PlatformError) -> None:
-        """Answer with an error, unless it is answered already."""
-        if not self.future.done():
-            self.future.set_exception(error)
+HOLD_GRACE_S = 1.0
+"""How much longer than the deadline the host has to say that it has passed."""
 
 
 class HostClient:
@@ -79,6 +64,7 @@ class HostClient:
         self._room = queue_size
         self._pending: dict[int, Pending] = {}
         self._asked: dict[int, asyncio.Future[RunnerStats]] = {}
+        self._holding: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._ids = itertools.count(1)
         self._link: Link | None = None
         self._signature: Signature | None = None
@@ -113,11 +99,31 @@ class HostClient:
         """See Runner."""
         self._under_way -= items
 
-    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
+    async def run(
+        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+    ) -> RunResult:
         """See Runner."""
+        result: RunResult = await self._run(inputs, items, priority, deadline, sibling=sibling)
+        return result
+
+    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+        """See Runner."""
+        items = len(prepared.contexts)
+        result: EachResult = await self._run(prepared.inputs, items, priority, deadline, prepared)
+        return result
+
+    async def _run(
+        self,
+        inputs: Tensors,
+        items: int,
+        priority: int,
+        deadline: float,
+        each: Prepared | None = None,
+        sibling: bool = False,
+    ) -> Any:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[RunResult] = loop.create_future()
-        pending = Pending(next(self._ids), inputs, items, priority, deadline, future)
+        future: asyncio.Future[Any] = loop.create_future()
+        pending = Pending(next(self._ids), inputs, items, priority, deadline, future, each, sibling)
         self._pending[pending.id] = pending
         timer = loop.call_later(deadline - time.monotonic(), self._expire, pending)
         try:
@@ -130,6 +136,25 @@ class HostClient:
             timer.cancel()
             self._pending.pop(pending.id, None)
             self._under_way -= items
+
+    async def hold(self, part: SequencePart, deadline: float) -> Hold:
+        """See Runner. The states are the host's: when it dies, all sequences end."""
+        link, id_ = self._link, next(self._ids)
+        if link is None:
+            raise NotReady("The model's process is being started again.", retry_after_s=1)
+        asked: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._holding[id_] = asked
+        link.send(id_, {"k": "hold", "s": part.id, "b": part.start, "d": deadline}, {})
+        try:
+            async with asyncio.timeout(deadline - time.monotonic() + HOLD_GRACE_S):
+                return HostHold(link, id_, await asked)
+        except BaseException as error:
+            link.tell("unhold", id_)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded("The deadline passed while the sequence waited.") from None
+            raise
+        finally:
+            self._holding.pop(id_, None)
 
     async def stats(self) -> RunnerStats:
         """See Runner; empty while the host is away."""
@@ -188,6 +213,9 @@ class HostClient:
             for asked in self._asked.values():
                 if not asked.done():
                     asked.set_result(self._away())
+            for held in self._holding.values():
+                if not held.done():
+                    held.set_exception(Unavailable("The model's process ended; start the sequence anew."))
             link = await self._reconnect()
             self._link = link
             for pending in list(self._pending.values()):
@@ -237,6 +265,13 @@ class HostClient:
             if asked is not None and not asked.done():
                 asked.set_result(_stats(header["stats"]))
             return
+        held = self._holding.get(id_)
+        if held is not None:
+            _answer_hold(held, header, body, link)
+            return
+        if kind == "state":  # whoever asked for it has gone
+            link.tell("unhold", id_)
+            return
         pending = self._pending.pop(id_, None)
         if kind == "result":
             if pending is not None and not pending.future.done():
@@ -246,7 +281,38 @@ class HostClient:
             pending.fail(error_from(header))
 
 
-def _result(header: Header, body: bytearray, link: Link) -> RunResult:
+class HostHold:
+    """A Hold on a sequence that the host keeps."""
+
+    def __init__(self, link: Link, id_: int, state: State) -> None:
+        self.state = state
+        self._link = link
+        self._id = id_
+
+    def keep(self, state: State | None) -> None:
+        """See Hold. Raises RunFailed, having given back, for what is too large."""
+        try:
+            check_state(state, self._link.state_bytes)
+        except RunFailed:
+            self.give_back()
+            raise
+        self._link.keep(self._id, state)
+
+    def give_back(self) -> None:
+        """See Hold."""
+        self._link.tell("unhold", self._id)
+
+
+def _answer_hold(held: asyncio.Future[dict[str, Any]], header: Header, body: bytearray, link: Link) -> None:
+    if held.done():
+        return
+    if header["k"] == "state":
+        held.set_result(unpack_tensors(header["t"], body, link.view))
+    else:
+        held.set_exception(error_from(header))
+
+
+def _result(header: Header, body: bytearray, link: Link) -> RunResult | EachResult:
     described = header["t"]
     tensors = unpack_tensors(described, body, link.view)
     # Copied out: the host takes its memory back as soon as it hears that we are done.
@@ -254,7 +320,11 @@ def _result(header: Header, body: bytearray, link: Link) -> RunResult:
         name: array.copy() if where == "arena" else array
         for (name, array), (_, _, _, where, *_) in zip(tensors.items(), described, strict=True)
     }
-    return RunResult(outputs, header["q"], header["i"], header["b"])
+    times_s = header["q"], header["i"], header["b"], header["s"], header["a"]
+    batch = BatchRun.from_json(header["x"]) if "x" in header else None
+    if "e" in header:
+        return EachResult(each_of(outputs, header["e"]), *times_s, batch)
+    return RunResult(outputs, *times_s, batch)
 
 
 def _stats(said: dict[str, Any]) -> RunnerStats:

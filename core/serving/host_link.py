@@ -27,6 +27,8 @@ class Link:
         self.lost = asyncio.Event()
         self.room = 0
         """Items that the host may run at a time."""
+        self.state_bytes = 0
+        """What one array of a sequence's state may have, as the host was told."""
         self._on_answer = on_frame
         self._arena = Arena(ARENA_BYTES)
         self._blocks: dict[int, Blocks] = {}
@@ -43,6 +45,7 @@ class Link:
             greeting, fds = await greet_host(peer, path, self._arena.fd)
             self._map(*fds)
             self._number, self.room = greeting["connection"], greeting["room"]
+            self.state_bytes = greeting["state_bytes"]
             signature = Signature.from_json(greeting["signature"])
             await asyncio.get_running_loop().create_unix_connection(lambda: self._protocol, sock=peer)
         except BaseException:
@@ -63,6 +66,11 @@ class Link:
         if blocks:
             self._blocks[id_] = blocks
         self._protocol.send({"k": "run", "id": id_, "t": described, **header}, body)
+
+    def keep(self, id_: int, state: Tensors | None) -> None:
+        """Send what a sequence's part has left, which the host keeps as it came: so nothing of it in the arena."""
+        described, body, _ = pack_tensors(state or {})
+        self._protocol.send({"k": "keep", "id": id_, "t": described, "l": state is None}, body)
 
     def tell(self, kind: str, id_: int) -> None:
         """Send a word about a request: cancel, done, stats."""

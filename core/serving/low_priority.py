@@ -34,7 +34,8 @@ async def run_at_low_priority(function: Callable[[], T], name: str) -> T:
     def work() -> None:
         # Linux gives each thread a niceness of its own (sched(7)); where it cannot be set, nothing is lost.
         with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
         result, error = None, None
         try:
             result = function()
@@ -45,3 +46,15 @@ async def run_at_low_priority(function: Callable[[], T], name: str) -> T:
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return await future
+
+
+async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None], background: bool = False) -> T:
+    """Run something slow in a thread of its own; when the caller is cancelled meanwhile, undo its result."""
+    task = asyncio.ensure_future(
+        run_at_low_priority(function, "load") if background else asyncio.to_thread(function)
+    )
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else undo(done.result()))
+        raise

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from core.errors import QueueFull
 from core.serving.batch_policy import Lane
+from core.serving.ragged import WINDOW, Load, Room, compose, shape_of
+from core.serving.trace import BatchRun, SpanId
+from core.tasks.base import Padding
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
@@ -19,6 +23,7 @@ class QueuedRequest:
     """One admitted request on its way to a slot. `future` gets the output tensors of this request alone."""
 
     __slots__ = (
+        "batch",
         "batch_items",
         "batch_wait_s",
         "deadline",
@@ -28,8 +33,12 @@ class QueuedRequest:
         "inputs",
         "items",
         "lane",
+        "length",
+        "padding",
+        "sibling",
         "started_at",
         "tag",
+        "trace_id",
     )
 
     def __init__(
@@ -43,29 +52,58 @@ class QueuedRequest:
         priority: int = 5,
         solo: bool = False,
         tag: int = 0,
+        length: int = 0,
+        padding: Mapping[str, Padding] | None = None,
+        trace_id: SpanId | None = None,
+        sibling: bool = False,
     ) -> None:
         self.inputs = inputs
         self.items = items
         self.future = future
         self.enqueued_at = now
         self.deadline = deadline
-        shape = tuple([(name, array.dtype.num, array.shape[1:]) for name, array in inputs.items()])
+        self.length = length
+        """Of a single item that may share a batch with longer and shorter ones; 0 for inputs of fixed shape."""
+        self.padding = padding
+        shape = (
+            tuple([(name, array.dtype.num, array.shape[1:]) for name, array in inputs.items()])
+            if padding is None
+            else shape_of(inputs, padding)
+        )
         self.lane: tuple[object, int] = ((shape, id(self)) if solo else shape, priority)
         self.tag = tag
+        self.sibling = sibling
+        """Whether its caller waits for others that came with it, and for the last of them."""
         self.started_at = 0.0
         self.infer_s = 0.0
         self.batch_wait_s = 0.0
         self.batch_items = 0
+        self.trace_id = trace_id
+        """The span of the call that this is for, where that is traced."""
+        self.batch: BatchRun | None = None
+        """The batch that it ran in, where it is traced."""
+
+    @property
+    def queue_s(self) -> float:
+        """How long it waited for a slot, once it has one."""
+        return self.started_at - self.enqueued_at
+
+    @property
+    def engine_s(self) -> float:
+        """This request's share of the run of its batch, by items."""
+        return self.infer_s * self.items / max(self.batch_items, self.items)
 
 
 class _Waiting:
     """The requests of one lane, oldest first, and how many items they hold."""
 
-    __slots__ = ("items", "requests")
+    __slots__ = ("items", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests: OrderedDict[QueuedRequest, None] = OrderedDict()
         self.items = 0
+        self.tokens = 0
+        """The sum of their lengths; 0 for a lane of fixed shapes."""
 
 
 class RequestQueue:
@@ -83,6 +121,8 @@ class RequestQueue:
         """Items that a slot could take now."""
         self.requests = 0
         """Requests that hold them."""
+        self.siblings = 0
+        """Items of those that wait for each other."""
         self._lanes: dict[tuple[object, int], _Waiting] = {}
 
     def admit(self, items: int) -> None:
@@ -102,8 +142,11 @@ class RequestQueue:
             lane = self._lanes[request.lane] = _Waiting()
         lane.requests[request] = None
         lane.items += request.items
+        lane.tokens += request.length
         self.waiting += request.items
         self.requests += 1
+        if request.sibling:
+            self.siblings += request.items
 
     def forget(self, request: QueuedRequest) -> None:
         """Free the place of a request whose caller has gone; nothing happens when it no longer waits."""
@@ -111,18 +154,25 @@ class RequestQueue:
         if lane is None or request not in lane.requests:
             return
         del lane.requests[request]
+        lane.tokens -= request.length
+        self._forget_sibling(request)
         self._left(request.lane, lane, request.items, 1)
 
     def lanes(self) -> list[Lane]:
         """What the policy looks at, in the order that `take` understands."""
         return [
-            Lane(shape, priority, next(iter(lane.requests)).enqueued_at, lane.items)
+            Lane(shape, priority, next(iter(lane.requests)).enqueued_at, lane.items, lane.tokens)
             for (shape, priority), lane in self._lanes.items()
         ]
 
-    def take(self, order: Sequence[int], max_items: int) -> list[QueuedRequest]:
-        """Remove requests up to `max_items`, lane by lane. The first may be larger than that, alone."""
+    def take(self, order: Sequence[int], max_items: int, ragged: Room | None = None) -> list[QueuedRequest]:
+        """Remove requests up to `max_items`, lane by lane. The first may be larger than that, alone.
+
+        Of lanes whose items differ in length, those of like length are taken, within the room `ragged`.
+        """
         keys = list(self._lanes)
+        if ragged is not None and self._lanes[keys[order[0]]].tokens:
+            return self._take_alike([keys[i] for i in order], ragged)
         taken: list[QueuedRequest] = []
         room = max_items
         for key in (keys[i] for i in order):
@@ -142,16 +192,35 @@ class RequestQueue:
             del lane.requests[request]
             items += request.items
             taken.append(request)
+            self._forget_sibling(request)
         self._left(key, lane, items, len(taken) - before)
         return room - items
+
+    def _take_alike(self, keys: Sequence[tuple[object, int]], room: Room) -> list[QueuedRequest]:
+        taken: list[QueuedRequest] = []
+        load = Load()
+        for key in keys:
+            lane = self._lanes[key]
+            waiting = list(islice(lane.requests, WINDOW))
+            places, load = compose([request.length for request in waiting], load, room)
+            for place in places:
+                del lane.requests[waiting[place]]
+                lane.tokens -= waiting[place].length
+                taken.append(waiting[place])
+            self._left(key, lane, len(places), len(places))
+        return taken
 
     def clear(self) -> list[QueuedRequest]:
         """Remove and return everything that waits."""
         everything = [request for lane in self._lanes.values() for request in lane.requests]
         self._lanes.clear()
         self.depth -= self.waiting
-        self.waiting = self.requests = 0
+        self.waiting = self.requests = self.siblings = 0
         return everything
+
+    def _forget_sibling(self, request: QueuedRequest) -> None:
+        if request.sibling:
+            self.siblings -= request.items
 
     def _left(self, key: tuple[object, int], lane: _Waiting, items: int, requests: int) -> None:
         lane.items -= items

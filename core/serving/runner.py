@@ -17,19 +17,26 @@ from core.serving.batch_size_policy import BatchCosts
 from core.serving.batcher import Batcher
 from core.serving.engine_worker import Batch, EngineWorker
 from core.serving.inline_policy import inline_items
-from core.serving.low_priority import run_at_low_priority
+from core.serving.low_priority import in_own_thread, run_at_low_priority
+from core.serving.ragged import CPU_TOKENS
+from core.serving.request import SequencePart
 from core.serving.request_queue import QueuedRequest, RequestQueue
+from core.serving.run_result import EachResult, Outputs, RunResult, times_of
+from core.serving.sequences import DEFAULT_SEQUENCES, Hold, SequenceLimits, Sequences
 from core.serving.slot_policy import SlotBounds, widths
-from core.serving.warm_up import measure_batches, warm_up_inputs
+from core.serving.trace import SpanId, current_id
+from core.serving.warm_up import Example, warm_up
 from core.signature import Signature
+from core.tasks.base import Prepared
 
 T = TypeVar("T")
 Tensors = Mapping[str, np.ndarray[Any, Any]]
-Outputs = dict[str, np.ndarray[Any, Any]]
 OnState = Callable[[str], None]
 
 MAX_HUNG = 8
 """Threads that a runner leaves behind before its slots stay lost; `isolation: process` has no such end."""
+FINISH_S = 10.0
+"""So long a batch that runs when its model is closed may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,8 @@ class RunnerOptions:
     cores: int = 0
     """What slots that run side by side share; 0 leaves the threads of a run to the engine."""
     max_batch: int = 32
+    max_tokens: int = CPU_TOKENS
+    """What a batch of items that differ in length may hold, its padding counted."""
     max_delay_ms: float = 0.0
     queue_size: int = 256
 
@@ -55,17 +64,6 @@ class RunnerOptions:
     def bounds(self) -> SlotBounds | None:
         """Between which the slots follow the load; None where nobody divides cores between them."""
         return SlotBounds(self.instances, self.most, self.cores) if self.cores else None
-
-
-@dataclass(slots=True)
-class RunResult:
-    """The outputs of one request, and how long it waited and ran, in seconds."""
-
-    outputs: Outputs
-    queue_s: float
-    infer_s: float
-    batch_wait_s: float = 0.0
-    """The part of `queue_s` in which a slot was free and the batch was still being filled."""
 
 
 @dataclass(slots=True)
@@ -105,8 +103,19 @@ class Runner(Protocol):
     def release(self, items: int) -> None:
         """Give back room that `run` will not use."""
 
-    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
-        """Run one admitted request. Raises PlatformError; may be cancelled at any moment."""
+    async def run(
+        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+    ) -> RunResult:
+        """Run one admitted request. Raises PlatformError; may be cancelled at any moment.
+
+        The caller of siblings waits for the last of those that it sends at once.
+        """
+
+    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+        """Run admitted items that differ in length, each with its like; one that fails fails all. As `run`."""
+
+    async def hold(self, part: SequencePart, deadline: float) -> Hold:
+        """Take hold of a sequence for its next part; see Sequences."""
 
     async def stats(self) -> RunnerStats:
         """What it has done and holds now."""
@@ -116,16 +125,27 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """A queue, a batcher and slots in this process. `make_engine` loads a fresh engine (blocking)."""
+    """A queue, a batcher and slots in this process. `make_engine` loads a fresh engine (blocking).
 
-    def __init__(self, options: RunnerOptions, make_engine: Callable[[], tuple[Engine, Signature]]) -> None:
+    `example` answers inputs of one item where the signature leaves their sizes open (blocking); for the warm-up.
+    """
+
+    def __init__(
+        self,
+        options: RunnerOptions,
+        make_engine: Callable[[], tuple[Engine, Signature]],
+        sequences: SequenceLimits = DEFAULT_SEQUENCES,
+        example: Example = lambda signature: None,
+    ) -> None:
         self.options = options
         self._make_engine = make_engine
+        self._example = example
         self._engines: list[Engine] = []
         self._workers: list[EngineWorker] = []
         self._queue = RequestQueue(options.queue_size)
         self._batcher: Batcher | None = None
         self._closing = False
+        self.sequences = Sequences(sequences)
         self.on_batch_start: Callable[[int, Batch], None] | None = None
         self.on_batch_end: Callable[[int, Batch], None] | None = None
         self.on_hung: Callable[[], None] | None = None
@@ -161,29 +181,106 @@ class LocalRunner:
         """See Runner."""
         self._queue.release(items)
 
-    async def run(self, inputs: Tensors, items: int, *, priority: int, deadline: float) -> RunResult:
+    async def run(
+        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+    ) -> RunResult:
         """See Runner."""
-        queued = self.submit(inputs, items, priority=priority, deadline=deadline)
+        queued = self.submit(
+            inputs, items, priority=priority, deadline=deadline, trace_id=current_id(), sibling=sibling
+        )
         try:
             outputs = await queued.future
         except BaseException:
             self.leave(queued)
             raise
-        return RunResult(outputs, queued.started_at - queued.enqueued_at, queued.infer_s, queued.batch_wait_s)
+        return RunResult(outputs, *times_of(queued, queued.engine_s), queued.batch)
+
+    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+        """See Runner."""
+        parts = self.submit_each(prepared, priority=priority, deadline=deadline, trace_id=current_id())
+        try:
+            outputs = [await part.future for part in parts]
+        except BaseException:
+            for part in parts:
+                self.leave(part)
+                forget_answer(part)
+            raise
+        last = max(parts, key=lambda part: part.started_at + part.infer_s)
+        return EachResult(outputs, *times_of(last, sum(part.engine_s for part in parts)), last.batch)
 
     def submit(
-        self, inputs: Tensors, items: int, *, priority: int, deadline: float, solo: bool = False, tag: int = 0
+        self,
+        inputs: Tensors,
+        items: int,
+        *,
+        priority: int,
+        deadline: float,
+        solo: bool = False,
+        tag: int = 0,
+        trace_id: SpanId | None = None,
+        sibling: bool = False,
     ) -> QueuedRequest:
         """Let an admitted request wait; its `future` is resolved later. A `solo` one shares no batch."""
+        batcher = self._open(items)
+        future: asyncio.Future[Outputs] = self._loop.create_future()
+        queued = QueuedRequest(
+            inputs,
+            items,
+            future,
+            now=time.monotonic(),
+            deadline=deadline,
+            priority=priority,
+            solo=solo,
+            tag=tag,
+            trace_id=trace_id,
+            sibling=sibling,
+        )
+        batcher.submit(queued)
+        return queued
+
+    def submit_each(
+        self,
+        prepared: Prepared,
+        *,
+        priority: int,
+        deadline: float,
+        solo: bool = False,
+        tag: int = 0,
+        trace_id: SpanId | None = None,
+    ) -> list[QueuedRequest]:
+        """As `submit`, for each of the admitted items that differ in length."""
+        batcher = self._open(len(prepared.contexts))
+        now = time.monotonic()
+        parts = [
+            QueuedRequest(
+                inputs,
+                1,
+                self._loop.create_future(),
+                now=now,
+                deadline=deadline,
+                priority=priority,
+                solo=solo,
+                tag=tag,
+                length=max(1, length),
+                padding=prepared.padding,
+                trace_id=trace_id,
+            )
+            for inputs, length in zip(prepared.each(), prepared.lengths or (), strict=True)
+        ]
+        for part in parts:
+            batcher.submit(part)
+        return parts
+
+    def _open(self, items: int) -> Batcher:
+        """The batcher, while there is one that takes requests."""
         if self._closing or self._batcher is None:
             self._queue.release(items)
             raise ShuttingDown("This version of the model is being taken down; try again.", retry_after_s=1)
-        future: asyncio.Future[Outputs] = self._loop.create_future()
-        queued = QueuedRequest(
-            inputs, items, future, now=time.monotonic(), deadline=deadline, priority=priority, solo=solo, tag=tag
-        )
-        self._batcher.submit(queued)
-        return queued
+        return self._batcher
+
+    async def hold(self, part: SequencePart, deadline: float) -> Hold:
+        """See Runner."""
+        return await self.sequences.hold(part, deadline)
 
     def leave(self, queued: QueuedRequest) -> None:
         """The caller of a request has gone."""
@@ -207,6 +304,7 @@ class LocalRunner:
     async def close(self) -> None:
         """See Runner."""
         self._closing = True
+        self.sequences.close()
         workers, self._workers = self._workers, []
         if self._batcher is not None:
             self._batcher.refuse_all(ShuttingDown("The model was taken down before this request ran."))
@@ -237,19 +335,13 @@ class LocalRunner:
         return bounds is not None and bounds.cores == 1
 
     def _warm(self) -> None:
-        inputs = warm_up_inputs(self._signature)
-        if inputs is not None:
-            bounds = self._bounds()
-            for engine in self._engines:
-                for threads in widths(bounds) if bounds is not None else (0,):
-                    engine.run_wide(inputs, threads)
-            measure_batches(self._engines[0], inputs, self._max_batch, self._costs)
-            for engine in self._engines:
-                engine.shrink(inputs)
+        bounds = self._bounds()
+        wide = widths(bounds) if bounds is not None else (0,)
+        warm_up(self._engines, self._signature, self._example, wide, self._costs)
 
     def _open_slots(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        policy = BatchPolicy(self._max_batch, self.options.max_delay_ms / 1000)
+        policy = BatchPolicy(self._max_batch, self.options.max_tokens, self.options.max_delay_ms / 1000)
         bounds = self._bounds()
         self._batcher = Batcher(self._queue, policy, loop, self._costs, bounds)
         self._batcher.on_hung = self._replace
@@ -282,16 +374,11 @@ class LocalRunner:
             self._open_slot(worker.number, worker.engine)
 
 
-async def in_own_thread(function: Callable[[], T], undo: Callable[[T], None], background: bool = False) -> T:
-    """Run something slow in a thread of its own; when the caller is cancelled meanwhile, undo its result."""
-    task = asyncio.ensure_future(
-        run_at_low_priority(function, "load") if background else asyncio.to_thread(function)
-    )
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(lambda done: None if done.cancelled() or done.exception() else undo(done.result()))
-        raise
+def forget_answer(queued: QueuedRequest) -> None:
+    """Nobody will ask for its answer: an error that nobody took would be logged as a bug."""
+    future = queued.future
+    if not future.cancel() and not future.cancelled():
+        future.exception()
 
 
 def _close_pair(loaded: tuple[Engine, Signature]) -> None:
@@ -300,6 +387,6 @@ def _close_pair(loaded: tuple[Engine, Signature]) -> None:
 
 def _finish(workers: Sequence[EngineWorker], engines: Sequence[Engine]) -> None:
     for worker in workers:
-        worker.join(10)
+        worker.join(FINISH_S)
     for engine in engines:
         engine.close()

@@ -25,8 +25,8 @@ class Sampler:
 
     def take(self, request: InferenceRequest) -> None:
         """Look at a request that was answered; never raises, never waits."""
-        if random.random() >= self.rate:  # noqa: S311
+        if random.random() >= self.rate:  # noqa: S311  # nosec B311
             return
         self._seen += 1
-        if self._seen <= self.max_count or random.random() * self._seen < self.max_count:  # noqa: S311
+        if self._seen <= self.max_count or random.random() * self._seen < self.max_count:  # noqa: S311  # nosec B311
             self._put(request)

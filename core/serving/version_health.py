@@ -18,12 +18,14 @@ Snapshot = dict[str, dict[str, Any]]
 class VersionHealth:
     """Counters of one loaded version since it was loaded. All calls are made on the event loop."""
 
-    __slots__ = ("errors", "recent_ms", "requests", "total_ms")
+    __slots__ = ("broken", "errors", "recent_ms", "requests", "total_ms")
 
     def __init__(self) -> None:
         self.requests = 0
         """Requests answered, those that failed among them."""
         self.errors = 0
+        self.broken = 0
+        """Those of the errors that the engine made: neither deadlines nor trouble of the server."""
         self.total_ms = 0.0
         """Latency of those that succeeded, summed."""
         self.recent_ms = 0.0
@@ -41,12 +43,14 @@ class VersionHealth:
         if is_fault(error, own_deadline=own_deadline):
             self.requests += 1
             self.errors += 1
+            self.broken += isinstance(error, EngineError)
 
     def snapshot(self) -> Counters:
         """The counters as a plain dict."""
         return {
             "requests": self.requests,
             "errors": self.errors,
+            "broken": self.broken,
             "total_ms": self.total_ms,
             "recent_ms": self.recent_ms,
         }
@@ -79,7 +83,7 @@ def merge(snapshots: Iterable[Mapping[str, Mapping[str, Any]]]) -> Snapshot:
 def _add(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     weights = [side["requests"] - side["errors"] for side in (one, other)]
     recent = one["recent_ms"] * weights[0] + other["recent_ms"] * weights[1]
-    added = {key: one[key] + other[key] for key in ("requests", "errors", "total_ms")}
+    added = {key: one[key] + other[key] for key in ("requests", "errors", "broken", "total_ms")}
     added["recent_ms"] = recent / sum(weights) if sum(weights) else 0.0
     shadows = [side["shadow"] for side in (one, other) if side.get("shadow")]
     if shadows:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +15,11 @@ from core.engines.base import Engine
 from core.errors import PlatformError
 from core.serving.batch_size_policy import TOLERANCE, BatchCosts
 from core.serving.engine_worker import busy_seconds
-from core.signature import NUMPY_DTYPES, Signature
+from core.signature import NUMPY_DTYPES, Signature, dtype_name
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+Example = Callable[[Signature], Arrays | None]
+"""Answers inputs of one item that a model takes whose signature leaves their sizes open. Blocks."""
 
 MAX_ELEMENTS = 50_000_000
 SHORT_S = 0.001
@@ -23,9 +29,9 @@ BUDGET_S = 0.5
 """What finding out how the time of a batch grows with its size may take, beyond the first run."""
 
 
-def warm_up_inputs(signature: Signature) -> dict[str, np.ndarray[Any, Any]] | None:
+def warm_up_inputs(signature: Signature) -> Arrays | None:
     """One item of zeros for each input; None where an inner dimension is dynamic and so cannot be known."""
-    inputs: dict[str, np.ndarray[Any, Any]] = {}
+    inputs: Arrays = {}
     for spec in signature.inputs:
         shape = tuple(1 if i == 0 and n == -1 else n for i, n in enumerate(spec.shape))
         if -1 in shape or spec.dtype == "BYTES" or np.prod(shape, dtype=np.int64) > MAX_ELEMENTS:
@@ -34,9 +40,51 @@ def warm_up_inputs(signature: Signature) -> dict[str, np.ndarray[Any, Any]] | No
     return inputs
 
 
-def measure_batches(
-    engine: Engine, item: dict[str, np.ndarray[Any, Any]], max_batch: int, costs: BatchCosts
+def warm_up(
+    engines: Sequence[Engine], signature: Signature, example: Example, widths: Sequence[int], costs: BatchCosts
 ) -> None:
+    """Run each engine with so many threads, one after the other, and give back what that took. Blocks.
+
+    What zeros can be made for is also measured in batches. Raises RunFailed for what fails with zeros; an example
+    that fails is not the last word, for it may have been made for another form of the model.
+    """
+    inputs = warm_up_inputs(signature)
+    if inputs is not None:
+        _run_each_way(engines, inputs, widths)
+        measure_batches(engines[0], inputs, costs.max_batch, costs)
+    else:
+        inputs = example(signature)
+        if inputs is None:
+            return
+        try:
+            _run_each_way(engines, inputs, widths)
+        except PlatformError:
+            return
+    for engine in engines:
+        engine.shrink(inputs)
+
+
+def pack_inputs(inputs: Arrays | None) -> dict[str, Any] | None:
+    """Inputs as JSON, for a process that has no tasks; strings are not worth it."""
+    if inputs is None or any(array.dtype == np.object_ for array in inputs.values()):
+        return None
+    return {
+        name: [dtype_name(array.dtype), list(array.shape), base64.b64encode(array.tobytes()).decode()]
+        for name, array in inputs.items()
+    }
+
+
+def unpack_inputs(packed: Mapping[str, Any] | None) -> Arrays | None:
+    """The inverse of `pack_inputs`."""
+    if packed is None:
+        return None
+    return {
+        name: np.frombuffer(bytearray(base64.b64decode(data)), NUMPY_DTYPES[dtype]).reshape(shape)
+        for name, (dtype, shape, data) in packed.items()
+    }
+
+
+def measure_batches(engine: Engine, item: Arrays, max_batch: int, costs: BatchCosts) -> None:
     """Run batches of 1, 2, 4 … copies of a warm engine's item, until they gain nothing more. Blocks."""
     until = time.monotonic() + BUDGET_S
     size, seconds, best, in_vain = 1, 0.0, math.inf, 0
@@ -56,7 +104,13 @@ def measure_batches(
             size *= 2
 
 
-def _run(engine: Engine, batch: dict[str, np.ndarray[Any, Any]]) -> float:
+def _run_each_way(engines: Sequence[Engine], inputs: Arrays, widths: Sequence[int]) -> None:
+    for engine in engines:
+        for threads in widths:
+            engine.run_wide(inputs, threads)
+
+
+def _run(engine: Engine, batch: Arrays) -> float:
     """What one run cost, in seconds."""
     began, own_began = time.monotonic(), time.thread_time()
     engine.run(batch)

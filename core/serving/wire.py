@@ -36,8 +36,10 @@ Blocks = list[Block]
 Body = bytes | bytearray
 
 
-def pack_tensors(tensors: Tensors, arena: Arena) -> tuple[list[Any], list[bytes], Blocks]:
+def pack_tensors(tensors: Tensors, arena: Arena | None = None) -> tuple[list[Any], list[bytes], Blocks]:
     """Describe tensors for a header; returns the description, the body's parts, and the arena's blocks used.
+
+    Without an arena all of them travel in the body.
 
     Raises TooLarge, with nothing left in the arena, when what does not fit there is too much for a frame.
     """
@@ -47,7 +49,8 @@ def pack_tensors(tensors: Tensors, arena: Arena) -> tuple[list[Any], list[bytes]
     offset = 0
     try:
         for name, array in tensors.items():
-            block = arena.put(array) if array.nbytes > INLINE_BYTES and array.dtype != np.object_ else None
+            large = array.nbytes > INLINE_BYTES and array.dtype != np.object_
+            block = arena.put(array) if arena is not None and large else None
             if block is not None:
                 blocks.append(block)
                 described.append([name, _dtype(array), array.shape, "arena", block[0]])
@@ -61,8 +64,9 @@ def pack_tensors(tensors: Tensors, arena: Arena) -> tuple[list[Any], list[bytes]
         if offset > MAX_BODY_BYTES:
             raise _too_large()
     except BaseException:
-        for block in blocks:
-            arena.free(block)
+        if arena is not None:
+            for block in blocks:
+                arena.free(block)
         raise
     return described, body, blocks
 
@@ -83,6 +87,20 @@ def unpack_tensors(described: list[Any], body: Body, arena: ArenaView) -> dict[s
             count = length[0] // max(1, dtype.itemsize)
             tensors[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
     return tensors
+
+
+def all_of(each: Sequence[Tensors]) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of several items under names of their own, to be packed together."""
+    return {f"{place} {name}": array for place, tensors in enumerate(each) for name, array in tensors.items()}
+
+
+def each_of(tensors: Tensors, count: int) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """The inverse of `all_of`."""
+    each: list[dict[str, np.ndarray[Any, Any]]] = [{} for _ in range(count)]
+    for named, array in tensors.items():
+        place, _, name = named.partition(" ")
+        each[int(place)][name] = array
+    return each
 
 
 def _too_large() -> TooLarge:
