@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import model, token, user
+from app.cli import access_rule, audit, keys, model, pipeline, tenant, token, user
 from app.cli.bench import bench
 from app.cli.context import Flags
+from app.cli.doctor import doctor
 from app.cli.migrate import migrate
 from app.cli.reload import reload
 from app.cli.serve import serve
+from app.cli.usage import usage
 
 cli = typer.Typer(
     name="pulvinar",
@@ -22,8 +25,24 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS: dict[str, Callable[..., None]] = {"serve": serve, "migrate": migrate, "reload": reload, "bench": bench}
-GROUPS: dict[str, typer.Typer] = {"user": user.app, "token": token.app, "model": model.app}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "serve": serve,
+    "migrate": migrate,
+    "reload": reload,
+    "doctor": doctor,
+    "bench": bench,
+    "usage": usage,
+}
+GROUPS: dict[str, typer.Typer] = {
+    "user": user.app,
+    "tenant": tenant.app,
+    "token": token.app,
+    "access-rule": access_rule.app,
+    "audit": audit.app,
+    "keys": keys.app,
+    "model": model.app,
+    "pipeline": pipeline.app,
+}
 
 for _name, _command in COMMANDS.items():
     cli.command(_name)(_command)
@@ -53,6 +72,8 @@ def root(
 
 def main() -> None:
     """The entry point of the installed command."""
+    # What a start makes stays: to look through it again and again for garbage would take a tenth of its time.
+    gc.set_threshold(50_000, 20, 100)
     try:
         sys.exit(cli(standalone_mode=False))
     except typer.Abort:

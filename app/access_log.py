@@ -1,17 +1,19 @@
-"""One line for each request, written a few times a second by a thread: a slow log never holds up a request.
+"""One line for each request, and one more for each slow one.
 
-Lines wait for at most `FLUSH_EVERY_S`. Those of a process that is killed in that time are lost; an orderly stop
-writes them all. Where the log cannot keep up, lines beyond `MAX_WAITING` are dropped, and their number is said.
+A thread writes them a few times a second, so that a slow log never holds up a request. Lines wait for at most
+`FLUSH_EVERY_S`. Those of a process that is killed in that time are lost; an orderly stop writes all. Where the
+log cannot keep up, lines beyond `MAX_WAITING` are dropped, and their number is said.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -32,6 +34,10 @@ class Line(NamedTuple):
     path: str
     client: str
     request_id: str
+    slow: Mapping[str, Any] | None = None
+    """Of the line about a slow request, what it says beside: who answered, and where the time went."""
+    trace_id: str = ""
+    """Empty where requests are not traced."""
 
 
 class AccessLog:
@@ -53,6 +59,8 @@ class AccessLog:
         self.settings = settings
         log = settings.log
         self.enabled = log.access and log.level in ("debug", "info")
+        self.slow_ms = math.inf if log.slow_ms is None or log.level == "error" else log.slow_ms
+        """From how many milliseconds on an inference request is slow."""
         self._render = (
             _json if log.format == "json" or (log.format == "auto" and settings.server.prod) else _readable
         )
@@ -99,9 +107,11 @@ def _json(line: Line) -> bytes:
         "status": line.status,
         "ms": line.ms,
         "client": line.client,
-        "event": "request",
+        "event": "request" if line.slow is None else "request.slow",
         "request_id": line.request_id,
-        "level": "info",
+        **({"trace_id": line.trace_id} if line.trace_id else {}),
+        "level": "info" if line.slow is None else "warning",
+        **(line.slow or {}),
         "timestamp": datetime.fromtimestamp(line.at, UTC),
     }
     return orjson.dumps(fields, option=_AS_JSON)
@@ -110,10 +120,12 @@ def _json(line: Line) -> bytes:
 def _readable(line: Line) -> bytes:
     time = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     path = line.path.encode("unicode_escape").decode()  # callers choose it, and terminals obey some of it
-    text = (
-        f"{time} [info] request {line.method} {path} {line.status} {line.ms} ms {line.client} {line.request_id}\n"
-    )
-    return text.encode()
+    kind = "[info] request" if line.slow is None else "[warning] request.slow"
+    said = f"{time} {kind} {line.method} {path} {line.status} {line.ms} ms {line.client} {line.request_id}"
+    more = [f" {name}={value}" for name, value in (line.slow or {}).items()]
+    if line.trace_id:
+        more.insert(0, f" trace_id={line.trace_id}")
+    return f"{said}{''.join(more)}\n".encode()
 
 
 def _to_stderr(data: bytes) -> None:

@@ -15,24 +15,26 @@ from functools import partial
 
 import structlog
 
+from app.bounds import engine_extras, media_limits, memory_budget, sequence_limits
 from app.ending import end_soon
 from app.lifespan import (
-    engine_extras,
     make_store,
-    media_limits,
     media_threads,
-    memory_budget,
     open_database,
     private_directory,
     run_in_background,
 )
+from app.nodes import join_nodes, listen
 from app.supervisor import Supervisor
+from core.access.limits import SharedLimits
 from core.control.changes import Changes
 from core.control.loader import Loader
+from core.control.nodes import node_name
 from core.control.optimisations import OptimisationRuns
 from core.control.publisher import Publisher
 from core.control.publishing import publish_swaps
 from core.control.reconciler import Reconciler
+from core.control.reminders import keep_reminding
 from core.control.totals import Report
 from core.control.validations import Validations
 from core.serving.catalogue import Catalogue
@@ -49,7 +51,9 @@ async def supervise(settings: Settings, listener: socket.socket, read_settings: 
     async with AsyncExitStack() as stack:
         stack.callback(end_soon)
         publisher = await _start_control(settings, stack)
-        supervisor = Supervisor(settings, listener, publisher)
+        limits = SharedLimits(settings.access.limit_slots)
+        stack.callback(limits.close)
+        supervisor = Supervisor(settings, listener, publisher, limits)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stopping.set)
@@ -68,12 +72,23 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
     await publisher.start()
     threads, limits = media_threads(settings, stack), media_limits(settings)
     extras = engine_extras(settings)
-    loader = Loader(database, store, threads, run_dir, limits=limits, always_hosted=True, extras=extras)
+    loader = Loader(
+        database,
+        store,
+        threads,
+        run_dir,
+        limits=limits,
+        always_hosted=True,
+        extras=extras,
+        sequences=sequence_limits(settings),
+    )
     published = publish_swaps(catalogue, publisher)
+    node = await asyncio.to_thread(node_name, settings)
     reconciler = Reconciler(
         database,
         catalogue,
         loader,
+        node=node,
         drain_s=settings.server.drain_s,
         published=published,
         counts=publisher.counts,
@@ -82,11 +97,12 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
     )
     publisher.on_want = reconciler.want
     loader.on_host_change = reconciler.wake
+    publisher.logs = loader.logs.of
     reconciler.on_desired = partial(_tell_status, reconciler, publisher)
     publisher.facts = partial(_facts, catalogue, reconciler)
     stack.push_async_callback(reconciler.close)
     stack.push_async_callback(publisher.close)
-    validations = Validations(database, store, settings.validation)
+    validations = Validations(database, store, settings.validation, trust_plans=settings.engines.trust_plans)
     optimisations = OptimisationRuns(database, store, settings)
     optimisations.on_applied = reconciler.wake
     callbacks = {"deployments": reconciler.wake, "models": validations.wake, "optimisations": optimisations.wake}
@@ -96,8 +112,11 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         "reconciler": reconciler.run(),
         "validations": validations.run(),
         "optimisations": optimisations.run(),
+        "reminders": keep_reminding(database, settings.access.expiry_reminder_days),
         "changes": changes.run(),
         "status": _keep_telling(reconciler, publisher),
+        **await join_nodes(settings, database, node, stack),
+        **listen(settings, publisher.tell_changed),
     }
     run_in_background(jobs, stack)
     return publisher

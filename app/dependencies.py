@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.state import Platform, platform_of
 from core.access.roles import Role
-from core.access.sessions import Principal
+from core.access.sessions import HALF, SIGNED_IN, Caller, Principal
 from core.control.actor import Actor
 from core.errors import Forbidden, Unauthenticated
 
@@ -29,10 +29,25 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _principal(request: Request, token: Annotated[str | None, Security(_auth_token)]) -> Principal:
+def _token(token: Annotated[str | None, Security(_auth_token)]) -> str:
     if not token:
         raise Unauthenticated("Sign in first, and send the token as X-Auth-Token.")
-    return await platform_of(request).sessions.authenticate(token)
+    return token
+
+
+AuthToken = Annotated[str, Depends(_token)]
+
+
+async def _principal(request: Request, token: AuthToken) -> Principal:
+    return await platform_of(request).access.sessions.authenticate(token)
+
+
+async def _half(request: Request, token: AuthToken) -> Principal:
+    return await platform_of(request).access.sessions.authenticate(token, HALF)
+
+
+async def _newcomer(request: Request, token: AuthToken) -> Principal:
+    return await platform_of(request).access.sessions.authenticate(token, SIGNED_IN)
 
 
 def _at_least(role: Role) -> Callable[..., Any]:
@@ -57,6 +72,17 @@ async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
 def actor_of(request: Request, principal: Principal) -> Actor:
     """The signed-in user as the audit log names them."""
     return Actor(principal.name, client_address(request), request.state.request_id)
+
+
+def caller_of(request: Request) -> Caller:
+    """Where somebody signs in from."""
+    return Caller(client_address(request), request.headers.get("user-agent", ""), request.state.request_id)
+
+
+Half = Annotated[Principal, Depends(_half)]
+"""Somebody whose password was right, and whose second factor is still to come."""
+Newcomer = Annotated[Principal, Depends(_newcomer)]
+"""Anybody signed in, though they may have to change their password before anything else."""
 
 
 Viewer = Annotated[Principal, Depends(_at_least(Role.VIEWER))]

@@ -9,12 +9,11 @@ import orjson
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.errors import BadRequest, LimitExceeded, MalformedBody, PlatformError, Unprocessable
+from core.errors import BadRequest, MalformedBody, PlatformError, Unprocessable
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +86,6 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PlatformError, _platform_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RateLimitExceeded, _rate_limited)
     app.add_exception_handler(Exception, crashed)
 
 
@@ -137,11 +135,3 @@ async def crashed(request: Request, error: Exception) -> Response:
     """What nobody expected. The middleware around all apps gets it as well, and logs it."""
     body = error_body(request.scope["path"], 500, "internal", INTERNAL_MESSAGE, request_id_of(request.scope))
     return Response(body, 500, media_type="application/json")
-
-
-async def _rate_limited(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RateLimitExceeded)
-    wait_s = error.limit.limit.get_expiry() if error.limit is not None else 60
-    return respond(
-        request, LimitExceeded("Too many attempts from this address; wait before the next.", retry_after_s=wait_s)
-    )

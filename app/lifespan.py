@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,71 +20,93 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from limits import RateLimitItem
 
-from app.ending import end_soon
-from app.state import LifespanState, Platform
+from app.access import open_access
+from app.bounds import engine_extras, media_limits, memory_budget, sequence_limits
+from app.external.node_calls import call_counted
+from app.flushing import keep_flushing, learn_budgets, write_all
+from app.nodes import join_nodes, listen
+from app.observation import keep_history
+from app.state import LifespanState, Platform, Spans
 from app.tallies import take_counted
-from core.access.keys import load_or_create_key
-from core.access.limits import RateLimiter
+from core.access.ip_rules import IpRules
+from core.access.limits import RateLimiter, Share
+from core.access.others import nobody
 from core.access.rates import parse_rates
-from core.access.sessions import SessionService
+from core.access.redis_limits import RedisLimits
+from core.access.spending import budgeted
+from core.access.tenants import Tenancy
 from core.access.tokens import TokenIndex
 from core.control.changes import Changes, OnChange
 from core.control.control import Control
+from core.control.default_targets import Defaults
+from core.control.derived_forms import DerivedForms
 from core.control.follower import ControlLost, Follower
+from core.control.host_log import HostLines
 from core.control.imports import Imports
 from core.control.live_samples import LiveSamples
 from core.control.loader import Loader
-from core.control.memory import node_bytes
+from core.control.nodes import node_name
 from core.control.optimisations import OptimisationRuns
 from core.control.reconciler import Reconciler
+from core.control.reminders import keep_reminding
 from core.control.samples import SampleBook
+from core.control.served_pipelines import ServedPipelines
 from core.control.uploads import Uploads
 from core.control.validations import Validations
 from core.database.session import Database
 from core.errors import PlatformError
 from core.logs import set_up_logs
+from core.metrics import Counts
 from core.serving.catalogue import Catalogue
-from core.settings import InvalidSettings, Settings, budget_bytes
+from core.serving.result_cache import ResultStore
+from core.settings import InvalidSettings, Settings
 from core.store.artifacts import ArtifactStore
 from core.store.importer import Importer
 from core.store.sources.cache import ModelsCache
 from core.store.sources.fetcher import Fetcher
-from core.tasks.base import MediaLimits
 from core.tasks.registry import task_class
 
 log = structlog.get_logger(__name__)
 
 INCOMING_STALE_S = 24 * 3600.0
-LAST_USED_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one of several HTTP workers stands: its name, and the control process's socket."""
+    """Where one of several HTTP workers stands: its name, the control process's socket, its share in limits."""
 
     name: str
     control: Path
+    limits: Share
 
 
 @asynccontextmanager
 async def lifespan(
-    settings: Settings, place: Place | None = None, read_settings: Callable[[], Settings] | None = None
+    settings: Settings,
+    place: Place | None = None,
+    read_settings: Callable[[], Settings] | None = None,
+    spans: Spans | None = None,
 ) -> AsyncIterator[LifespanState]:
     """Build the platform for one server process, run its background tasks, and take it all down.
 
-    With `place` it is a worker, which follows a control process; without, it decides for itself.
+    With `place` it is a worker, which follows a control process; without, it decides for itself. `spans` sends
+    traces, and is closed last.
     """
     async with AsyncExitStack() as stack:
-        stack.callback(end_soon)
+        if spans is not None:
+            stack.push_async_callback(asyncio.to_thread, spans.close)
         database = await open_database(settings, stack)
         store = make_store(settings)
+        stack.callback(store.close)
+        node = await asyncio.to_thread(node_name, settings)
         threads = media_threads(settings, stack)
         catalogue = Catalogue()
-        validations = Validations(database, store, settings.validation)
+        validations = Validations(database, store, settings.validation, trust_plans=settings.engines.trust_plans)
+        results = ResultStore(settings.inference.cache_bytes) if settings.inference.cache_bytes else None
         optimisations = OptimisationRuns(database, store, settings)
         control: Reconciler | Follower
+        ask_logs: Callable[[str], Awaitable[HostLines]]
         if place is None:
             loader = Loader(
                 database,
@@ -93,21 +115,27 @@ async def lifespan(
                 private_directory(stack),
                 limits=media_limits(settings),
                 extras=engine_extras(settings),
+                results=results,
+                sequences=sequence_limits(settings),
             )
             control = Reconciler(
                 database,
                 catalogue,
                 loader,
+                node=node,
                 drain_s=settings.server.drain_s,
                 memory_budget_bytes=memory_budget(settings),
             )
             catalogue.on_want = control.want
             loader.on_host_change = control.wake
+            ask_logs = loader.logs.ask
             optimisations.on_applied = control.wake
             jobs = {
                 "reconciler": control.run(),
                 "validations": validations.run(),
                 "optimisations": optimisations.run(),
+                "reminders": keep_reminding(database, settings.access.expiry_reminder_days),
+                **await join_nodes(settings, database, node, stack),
             }
         else:
             control = Follower(
@@ -117,21 +145,37 @@ async def lifespan(
                 threads,
                 media_limits(settings),
                 drain_s=settings.server.drain_s,
+                results=results,
             )
+            ask_logs = control.host_logs
             jobs = {"follower": _follow(control), "report": control.report()}
         stack.push_async_callback(control.close)
         platform = await _platform(
-            settings, stack, database, store, catalogue, validations, optimisations, control
+            settings, stack, database, store, catalogue, threads, validations, optimisations, control, place
         )
+        platform.node = node
+        platform.results = results
+        platform.spans = spans
+        platform.host_logs = ask_logs
+        stack.push_async_callback(write_all, platform)
+        platform.pipelines.call = partial(call_counted, platform)
         changes = _changes(platform)
+        await platform.tenants.refresh()
         await platform.tokens.refresh()
-        jobs["last use of tokens"] = _write_last_used(platform)
+        await learn_budgets(platform, budgeted(platform.tokens.records()))
+        await platform.ip_rules.refresh()
+        await platform.defaults.refresh()
+        await platform.pipelines.refresh()
+        jobs["flushing"] = keep_flushing(platform)
+        jobs["history"] = keep_history(platform)
         jobs["changes"] = changes.run()
+        if place is None:
+            jobs.update(listen(settings, changes.wake))
         jobs["live samples"] = platform.live_samples.run()
         run_in_background(jobs, stack)
         if isinstance(control, Follower):
             control.take_counted = partial(take_counted, platform)
-            control.on_look = changes.wake
+            control.on_look = changes.look
             await control.synced.wait()  # nobody is answered before what is in service is served here too
         if read_settings is not None:
             reload = partial(_reload, platform, read_settings)
@@ -150,6 +194,7 @@ def _reload(platform: Platform, read_settings: Callable[[], Settings]) -> None:
     except InvalidSettings as error:
         log.error("settings.refused", reason=str(error))
         return
+    platform.access.take_over(platform.settings)
     set_up_logs(platform.settings.log, prod=platform.settings.server.prod)
     log.info("server.reloaded")
 
@@ -181,22 +226,6 @@ def calm_collector() -> None:
     gc.set_threshold(5000, 20, 100)
 
 
-def media_limits(settings: Settings) -> MediaLimits:
-    """What tasks hold their callers' media to."""
-    return MediaLimits(max_pixels=settings.inference.max_pixels)
-
-
-def engine_extras(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What engines are told besides, by their names."""
-    plans = {"cache_dir": str(settings.plans_dir), "trust_plans": settings.engines.trust_plans}
-    return {"tensorrt": plans}
-
-
-def memory_budget(settings: Settings) -> int:
-    """Bytes of host memory that models may take together; 0 where that is not limited."""
-    return budget_bytes(settings.inference.memory_budget, node_bytes())
-
-
 def private_directory(stack: AsyncExitStack) -> Path:
     """A directory of this process alone, for sockets; gone at the end."""
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pulvinar-", ignore_cleanup_errors=True)))
@@ -216,27 +245,40 @@ async def _platform(
     database: Database,
     store: ArtifactStore,
     catalogue: Catalogue,
+    threads: ThreadPoolExecutor,
     validations: Validations,
     optimisations: OptimisationRuns,
     control: Control,
+    place: Place | None,
 ) -> Platform:
-    key = await asyncio.to_thread(load_or_create_key, settings.keys_dir, "jwt.key")
     rates = parse_rates([settings.access.token_rate]) if settings.access.token_rate else ()
-    tokens = (
-        WorkerTokens(database, rates, control) if isinstance(control, Follower) else TokenIndex(database, rates)
-    )
-    stack.push_async_callback(_flush_last_used, tokens)
-    await store.sweep_incoming(INCOMING_STALE_S)
+    tell_others = control.tell_others if isinstance(control, Follower) else nobody
+    tenants = Tenancy(database, tell_others)
+    tokens = TokenIndex(database, rates, tenants, tell_others)
     samples = SampleBook(database, store, settings)
-    uploads = Uploads(database, store, Importer(store, settings.store, check_task))
+    uploads = Uploads(
+        database, store, Importer(store, settings.store, check_task, trust_plans=settings.engines.trust_plans)
+    )
+    await _clear_store(store, uploads)
     imports = Imports(database, uploads, make_fetcher(settings, store))
     stack.push_async_callback(imports.close)
+    counts = Counts()
+    limiter = RateLimiter(
+        settings.access.limit_slots,
+        share=place.limits if place else None,
+        counts=counts,
+        fail_open=settings.access.limits_on_failure == "open",
+        redis=redis_limits(settings, stack),
+    )
     return Platform(
         settings=settings,
         database=database,
-        sessions=SessionService(database, key, settings.access),
+        access=await open_access(settings, database, limiter),
+        tenants=tenants,
         tokens=tokens,
-        limiter=RateLimiter(),
+        counts=counts,
+        ip_rules=IpRules(database, tell_others),
+        limiter=limiter,
         store=store,
         uploads=uploads,
         imports=imports,
@@ -244,9 +286,32 @@ async def _platform(
         live_samples=LiveSamples(database, catalogue, samples, queue_size=settings.samples.live_queue),
         validations=validations,
         optimisations=optimisations,
+        derived=DerivedForms(database, store, settings),
+        defaults=Defaults(database, catalogue),
+        pipelines=ServedPipelines(database, catalogue, threads, media_limits(settings)),
         catalogue=catalogue,
         reconciler=control,
     )
+
+
+async def _clear_store(store: ArtifactStore, uploads: Uploads) -> None:
+    """Clear away what a killed process has left in the store; what cannot be now is at the next start."""
+    try:
+        cleared = await store.sweep_incoming(INCOMING_STALE_S) + await uploads.clear_after_the_dead()
+    except (OSError, PlatformError) as error:
+        log.warning("store.not_cleared", reason=str(error))
+        return
+    if cleared:
+        log.info("store.cleared", things=cleared)
+
+
+def redis_limits(settings: Settings, stack: AsyncExitStack) -> RedisLimits | None:
+    """What counts limits over machines, where that is set up. Raises InvalidSettings."""
+    if settings.redis.url is None:
+        return None
+    limits = RedisLimits(settings.redis)
+    stack.push_async_callback(limits.close)
+    return limits
 
 
 def make_store(settings: Settings) -> ArtifactStore:
@@ -275,31 +340,32 @@ def check_task(task: str, config: Mapping[str, Any]) -> None:
 
 def _changes(platform: Platform) -> Changes:
     callbacks: dict[str, OnChange] = {
-        "tokens": partial(TokenIndex.refresh, platform.tokens),
+        "tenants": platform.tenants.refresh,
+        "tokens": platform.tokens.refresh,
+        "access_rules": platform.ip_rules.refresh,
         "deployments": partial(_deployments_changed, platform),
-        "models": platform.validations.wake,
+        "models": partial(_models_changed, platform),
+        "pipelines": partial(_pipelines_changed, platform),
         "optimisations": platform.optimisations.wake,
+        "defaults": platform.defaults.refresh,
     }
     return Changes(platform.database, callbacks, poll_s=platform.settings.database.poll_s)
+
+
+async def _models_changed(platform: Platform) -> None:
+    platform.validations.wake()
+    await _pipelines_changed(platform)
+
+
+async def _pipelines_changed(platform: Platform) -> None:
+    await platform.tenants.refresh()  # a name that is given anew begins without shares
+    await platform.pipelines.refresh()  # one that waits for a model may find it now
 
 
 async def _deployments_changed(platform: Platform) -> None:
     if not isinstance(platform.reconciler, Follower):  # who sees a change is not who made it
         platform.reconciler.wake()
     await platform.live_samples.refresh()
-
-
-class WorkerTokens(TokenIndex):
-    """The tokens as one of several workers has them: what is changed by this one, the others are told at once."""
-
-    def __init__(self, database: Database, rates: tuple[RateLimitItem, ...], follower: Follower) -> None:
-        super().__init__(database, rates)
-        self._follower = follower
-
-    async def refresh(self) -> int:
-        """See TokenIndex; called after a change."""
-        self._follower.wake()
-        return await super().refresh()
 
 
 async def _follow(follower: Follower) -> None:
@@ -315,19 +381,6 @@ def _report_death(task: asyncio.Task[None]) -> None:
     """A background task that ends by itself is an error, not a silence."""
     if not task.cancelled():
         log.error("background.died", task=task.get_name(), error=repr(task.exception()))
-
-
-async def _write_last_used(platform: Platform) -> None:
-    while True:
-        await asyncio.sleep(LAST_USED_EVERY_S)
-        await _flush_last_used(platform.tokens)
-
-
-async def _flush_last_used(tokens: TokenIndex) -> None:
-    try:
-        await tokens.flush_last_used()
-    except PlatformError as error:
-        log.warning("tokens.last_used_postponed", reason=error.message)
 
 
 async def _stop_tasks(tasks: list[asyncio.Task[None]]) -> None:

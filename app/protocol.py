@@ -4,6 +4,7 @@
 - A body that came with its head is there at once, without an event and a timeout to wait for it.
 - One keep-alive timer a connection looks now and then, in the place of one set and cancelled for every request.
 - A lost connection tells whoever is at work for it, so that no second task has to wait for the client's end.
+- Where the other end is a trusted proxy, each request's caller is who that proxy says.
 - A connection more than the process may hold is refused.
 - At a stop, a silent connection has a moment yet: a request may be on its way, and would be lost.
 """
@@ -18,11 +19,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.external.express import Express
+from app.external.streaming import STREAM_PREFIX
 from app.middleware import ANSWER_NOW, BODY_NOW, DISCONNECTED, ON_DISCONNECT
+from app.proxies import caller, comes_from_proxy
 from app.refusal import Refusal
 from app.state import Platform
 
 GOODBYE_S: Final = 0.2
+_STREAM: Final = STREAM_PREFIX.encode()
 _OK: Final = STATUS_LINE[200]
 
 
@@ -81,6 +85,8 @@ class Protocol(HttpToolsProtocol):
     _idle_since: float | None = None
     _keep_alive_timer: asyncio.TimerHandle | None = None
     _leaving = False
+    _is_lost = False
+    _behind_proxy = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -92,12 +98,14 @@ class Protocol(HttpToolsProtocol):
         max_connections = platform.settings.server.max_connections
         if len(self.connections) < max_connections:
             super().connection_made(transport)
+            self._behind_proxy = comes_from_proxy(self.client, platform.settings)
             self._be_idle()
         else:
-            Refusal(transport, max_connections)
+            Refusal(transport, platform.settings)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: tell whoever is at work for it."""
+        self._is_lost = True
         cycle = self.cycle
         super().connection_lost(exc)
         if self._keep_alive_timer is not None:
@@ -112,10 +120,16 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: end after the answer under way, or the one to a request that comes in a moment."""
         self._leaving = True
+        if self.scheme == "https":
+            self.loop.call_later(2 * GOODBYE_S, self._cut_off)
         if self._is_silent():
             self.loop.call_later(GOODBYE_S, self._say_goodbye)
         elif self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def _should_upgrade(self) -> bool:
+        """Only streams are WebSockets; elsewhere the request is answered as if it asked for no upgrade."""
+        return self.url.startswith(_STREAM) and self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _is_silent(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -123,6 +137,13 @@ class Protocol(HttpToolsProtocol):
     def _say_goodbye(self) -> None:
         if self._is_silent():
             self.transport.close()
+
+    def _cut_off(self) -> None:
+        """Under TLS a close waits for the peer's word, which one that is silent does not give."""
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        elif not self._is_lost:
+            self.loop.call_later(GOODBYE_S, self._cut_off)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or more."""
@@ -181,6 +202,9 @@ class Protocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url
         scope["query_string"] = query
+        if self._behind_proxy:
+            platform: Platform = self.app_state["platform"]
+            scope["client"] = caller(self.client, self.headers, platform.settings)
 
     def on_response_complete(self) -> None:
         """Begin the next request that waits, or be idle."""

@@ -8,9 +8,11 @@ from typing import ClassVar, Final
 
 import structlog
 
+from app.answer_headers import FixedHeaders
 from app.errors import error_body
-from app.middleware import choose_request_id, fixed_headers
+from app.middleware import choose_request_id
 from core.errors import TooManyConnections
+from core.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +31,16 @@ class Refusal(asyncio.Protocol):
     _lingering: ClassVar[set[Refusal]] = set()
     _told_at: ClassVar[float] = float("-inf")
 
-    def __init__(self, transport: asyncio.Transport, max_connections: int) -> None:
+    def __init__(self, transport: asyncio.Transport, settings: Settings) -> None:
         self._transport = transport
         transport.set_protocol(self)
-        self._tell(max_connections)
+        self._tell(settings.server.max_connections)
         if len(self._lingering) >= MOST:
             self._timer = asyncio.get_running_loop().call_soon(transport.abort)
             return
         self._lingering.add(self)
         self._timer = asyncio.get_running_loop().call_later(LINGER_S, transport.close)
-        transport.write(_answer())
+        transport.write(_answer(settings))
 
     def data_received(self, data: bytes) -> None:
         """The request has come; its answer is on the way already."""
@@ -56,7 +58,7 @@ class Refusal(asyncio.Protocol):
             log.warning("connections.full", max_connections=max_connections)
 
 
-def _answer() -> bytes:
+def _answer(settings: Settings) -> bytes:
     request_id = choose_request_id([])
     error = TooManyConnections("The server holds as many connections as it may; try again shortly.")
     body = error_body("", error.status, error.code, error.message, request_id)
@@ -65,7 +67,7 @@ def _answer() -> bytes:
         (b"content-length", b"%d" % len(body)),
         (b"retry-after", b"%d" % RETRY_AFTER_S),
         (b"connection", b"close"),
-        *fixed_headers(request_id),
+        *FixedHeaders(settings).of(request_id),
     ]
     lines = [b"HTTP/1.1 503 Service Unavailable", *(b"%b: %b" % header for header in headers)]
     return b"\r\n".join([*lines, b"", body])

@@ -16,6 +16,8 @@ import orjson
 import structlog
 from pydantic import SecretStr
 
+from core.access.limits import SharedLimits
+from core.access.places import MAX_PROCESSES
 from core.control.publisher import Publisher
 from core.logs import set_up_logs
 from core.settings import InvalidSettings, Settings
@@ -35,8 +37,13 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from app.worker import ma
 class Supervisor:
     """`run` returns once all workers have ended after a stop."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, publisher: Publisher, limits: SharedLimits
+    ) -> None:
         self._settings = settings
+        self._limits = limits
+        self._numbers: dict[str, int] = {}
+        """Of each worker among those who share the limits."""
         self._listener = listener
         self._publisher = publisher
         self._processes: dict[str, Process] = {}
@@ -106,6 +113,7 @@ class Supervisor:
         self._made += 1
         name = f"worker-{self._made}"
         self._ready[name] = asyncio.get_running_loop().create_future()
+        self._numbers[name] = min(set(range(MAX_PROCESSES)) - set(self._numbers.values()))
         self._keepers[name] = asyncio.create_task(self._keep(name), name=name)
         return name
 
@@ -119,6 +127,7 @@ class Supervisor:
                 log.exception("worker.not_started", worker=name)
                 code = None
             deaths = 1 if time.monotonic() - began > STABLE_S else deaths + 1
+            self._limits.clear(self._numbers[name])
             log.warning("worker.died", worker=name, code=code)
             if deaths == TRIES:
                 self._settle(name, False)
@@ -128,14 +137,16 @@ class Supervisor:
         """One life of a worker, from its start to its end; answers its exit code."""
         fd = self._listener.fileno()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-c", _START, str(_ROOT)), stdin=PIPE, pass_fds=(fd,)
+            *(sys.executable, "-I", "-c", _START, str(_ROOT)), stdin=PIPE, pass_fds=(fd, self._limits.fd)
         )
         self._processes[name] = process
         job = {
             "settings": plain_settings(self._settings),
+            "origins": dict(self._settings.origins),
             "name": name,
             "control": str(self._publisher.path),
             "fd": fd,
+            "limits": {"fd": self._limits.fd, "slots": self._limits.slots, "process": self._numbers[name]},
         }
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -165,6 +176,7 @@ class Supervisor:
         if name in self._processes:
             await self._end(self._processes[name])
             del self._processes[name]
+        self._limits.clear(self._numbers.pop(name))
 
     async def _end(self, process: Process) -> None:
         if process.returncode is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from app.external.oip_statistics import VersionStatistics
@@ -17,6 +18,9 @@ from core.metrics import Counts, ModelTraffic, VersionCounts
 from core.serving.deployment import Deployment
 from core.serving.target import Target
 from core.serving.version_health import Snapshot
+
+NO_MODEL = "*"
+"""In reports, for what belongs to no model; no model is called so."""
 
 
 def take_counted(platform: Platform) -> Report:
@@ -30,7 +34,31 @@ def take_counted(platform: Platform) -> Report:
     for target, statistics in platform.statistics.take():
         if isinstance(target, Deployment) and target.recipe:
             report[target.model].setdefault("loaded", {})[target.recipe["key"]] = statistics.to_numbers()
+    for model, streams in platform.stream_counts.take().items():
+        report[model]["streams"] = streams
+    failures = platform.counts.take_limit_failures()
+    if failures:
+        report[NO_MODEL]["limit_failures"] = failures
+    if platform.spans is not None:
+        counted = platform.spans.counts()
+        report[NO_MODEL]["spans"] = {name: n - platform.spans_told.get(name, 0) for name, n in counted.items()}
+        platform.spans_told = counted
     return dict(report)
+
+
+def streams_of(platform: Platform, totals: Report | None) -> Mapping[str, Mapping[str, Any]]:
+    """The streams of each model, as `core.metrics.StreamCounts` counts them."""
+    if totals is None:
+        return deepcopy(platform.stream_counts.models)  # what is read in a thread must stand still
+    return {model: total["streams"] for model, total in totals.items() if "streams" in total}
+
+
+def spans_of(platform: Platform, totals: Report | None) -> Mapping[str, int]:
+    """What became of the spans of traces, by outcome; empty where requests are not traced."""
+    if totals is None:
+        return {} if platform.spans is None else platform.spans.counts()
+    spans: Mapping[str, int] = totals.get(NO_MODEL, {}).get("spans", {})
+    return spans
 
 
 def counts_of(platform: Platform, totals: Report | None) -> Counts:
@@ -41,6 +69,7 @@ def counts_of(platform: Platform, totals: Report | None) -> Counts:
     for model, total in totals.items():
         for version, said in total.get("versions", {}).items():
             counts.versions[model, int(version)] = VersionCounts.from_json(said)
+    counts.limit_failures = totals.get(NO_MODEL, {}).get("limit_failures", 0)
     return counts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -21,18 +22,21 @@ KILL_MARGIN_S = 5.0
 def main() -> None:
     """Read the job from standard input, then serve until SIGTERM or until the control process is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    gc.set_threshold(50_000, 20, 100)  # as run.py does it
     job: dict[str, Any] = orjson.loads(sys.stdin.buffer.readline())
     from app.lifespan import Place
     from app.server import Server, server_config
+    from app.tls import make_context
+    from core.access.limits import Share
     from core.logs import set_up_logs
     from core.settings import Settings
 
-    settings = Settings.model_validate(job["settings"])
+    settings = Settings.model_validate(job["settings"]).came_from(job["origins"])
     set_up_logs(settings.log, prod=settings.server.prod)
     watch = threading.Thread(target=_end_with_control, args=[settings.server.drain_s], daemon=True)
     watch.start()
-    place = Place(job["name"], Path(job["control"]))
-    server = Server(server_config(settings, place))
+    place = Place(job["name"], Path(job["control"]), Share(**job["limits"]))
+    server = Server(server_config(settings, place, context=make_context(settings.tls)))
     server.run(sockets=[socket.socket(fileno=job["fd"])])
     if not server.started:
         sys.exit(1)

@@ -15,7 +15,9 @@ from core.media.tensors import tensors_to_json
 from core.signature import Signature
 from core.store.manifest import Manifest
 from core.tasks.base import Task
-from core.validation.samples import Arrays, candidates, make_inputs, make_picture
+from core.validation.samples import Arrays, candidates, example_of, make_inputs
+
+_MADE_UP = {"image": "a generated picture of 96 x 64", "audio": "a second of silence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ def read_file(path: Path) -> Call:
 
 def make_call(manifest: Manifest, task: Task, signature: Signature, engine: Engine | None) -> Call:
     """A call for a model of which only its signature is known. Raises Unprocessable where none can be made up."""
-    if task.modality == "image":
-        return Call(make_picture(), "image/png", "a generated picture of 96 x 64")
     if task.modality == "tensor":
         return _tensors(_inputs_that_run(manifest, signature, engine))
+    example = example_of(task)
+    if example is not None:
+        return Call(example.data, example.media_type, _MADE_UP.get(task.modality, f"a made-up {task.modality}"))
     raise Unprocessable(f"Nothing can be made up for {task.modality} models; give a file with --input.")
 
 

@@ -28,9 +28,10 @@ from core.control.token_changes import create_token
 from core.database import migration
 from core.database.repositories.deployments import Deployments
 from core.database.session import Database
-from core.database.tables import Model, Version
+from core.database.tables.base import Base
 from core.errors import LoadFailed, PlatformError, Unavailable
-from core.settings import Settings, load_settings
+from core.setting_sources import load_settings
+from core.settings import Settings
 
 START_S, STOP_S = 600.0, 10.0
 _EVERY_S = 0.05
@@ -46,7 +47,7 @@ async def private_server(settings: Settings, subject: Subject, folder: Path) -> 
     """A server that serves the subject: its URL, and a token for it. Raises LoadFailed or Unavailable."""
     config = await asyncio.to_thread(_write_config, settings, folder)
     private = load_settings(config, {}, dotenv=folder / "none")
-    await asyncio.to_thread(_link_artifact, private, subject)
+    await asyncio.to_thread(_link_artifacts, private, subject)
     await migration.upgrade(private.database_url)
     database = Database(private.database_url)
     process = None
@@ -68,6 +69,7 @@ def _write_config(settings: Settings, folder: Path) -> Path:
     values["data_dir"] = str(folder / "data")
     values["server"] |= {"host": "127.0.0.1", "port": _free_port(), "drain_s": 1, "docs": False}
     values["access"]["token_rate"] = None
+    values["inference"]["cache_bytes"] = 0  # the same calls come again and again, and are to be answered anew
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -80,26 +82,31 @@ def _free_port() -> int:
         return port
 
 
-def _link_artifact(private: Settings, subject: Subject) -> None:
+def _link_artifacts(private: Settings, subject: Subject) -> None:
     private.data_dir.mkdir(mode=0o700)
-    link = private.artifacts_dir / subject.root.parent.name / subject.root.name
-    link.parent.mkdir(parents=True)
-    link.symlink_to(subject.root.resolve(), target_is_directory=True)
+    for root in {subject.root, subject.choice.artifact.parent} if subject.derived else {subject.root}:
+        link = private.artifacts_dir / root.parent.name / root.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(root.resolve(), target_is_directory=True)
 
 
 async def _fill(database: Database, subject: Subject) -> tuple[str, int]:
-    """The model, its version, its deployment and a token; answers the token's secret and the model's id."""
+    """The model, its version, its deployment and a token; answers the token's secret and the model's id.
+
+    What its deployment follows goes with it: the search, and what the model was converted to.
+    """
+    rows = (subject.model, subject.version, subject.optimisation, subject.derived)
     async with database.transaction() as session:
-        session.add(_copy(subject.model))
-        await session.flush()
-        session.add(_copy(subject.version))
-        await session.flush()
+        for row in rows:
+            if row is not None:
+                session.add(_copy(row))
+                await session.flush()
         await Deployments(session).put(subject.model.id, subject.spec, COMMAND_LINE.name)
         _, secret = await create_token(session, {"name": "bench", "models": [subject.model.name]}, COMMAND_LINE)
     return secret, subject.model.id
 
 
-def _copy(row: Model | Version) -> Model | Version:
+def _copy(row: Base) -> Base:
     return type(row)(**{column.key: getattr(row, column.key) for column in row.__table__.columns})
 
 

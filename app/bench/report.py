@@ -48,7 +48,8 @@ def subject_line(report: Report) -> str:
     text = f"{about['model']} version {about['version'] or 'in service'}"
     if about.get("engine"):
         text += f" ({about['task']}) by {about['engine']} {about['engine_version'] or ''}".rstrip()
-        text += f" on {about['device']}{_threads(about['widths'])}, batches of up to {about['max_batch']}"
+        text += f" {about['form']}, on {about['device']}{_threads(about['widths'])}"
+        text += f", batches of up to {about['max_batch']}"
     return text
 
 

@@ -17,8 +17,9 @@ from app.bench.measure import Say
 from app.bench.private_server import private_server
 from app.bench.report import Report
 from app.bench.subject import Subject, find_subject
+from app.bounds import engine_extras, media_limits, sequence_limits
 from app.external.call import read_call
-from app.lifespan import engine_extras, make_store, media_limits, media_threads, private_directory
+from app.lifespan import make_store, media_threads, private_directory
 from core.control.loader import Loader
 from core.database.session import Database
 from core.engines.base import Engine, EngineOptions
@@ -85,7 +86,7 @@ async def open_layers(
     layers: list[Layer] = []
     if bench.engine is None:
         if "engine" in wanted.layers:
-            say(f"the engine {subject.desired.engine} only runs in a process of its own: that layer is left out")
+            say(f"the engine {subject.choice.engine} only runs in a process of its own: that layer is left out")
     elif "engine" in wanted.layers:
         items = [await asyncio.to_thread(_prepared, bench.task, request) for request in requests]
         layers.append(EngineLayer(bench.engine, items, bench.bounds))
@@ -99,7 +100,7 @@ async def open_layers(
         server = wanted.server or await _own_server(settings, subject, stack)
         layers.append(_http(server, wanted, calls, report, stack))
     if not layers:
-        raise Unprocessable(f"The engine {subject.desired.engine} cannot be measured alone; add the layer core.")
+        raise Unprocessable(f"The engine {subject.choice.engine} cannot be measured alone; add the layer core.")
     return layers
 
 
@@ -109,19 +110,19 @@ def _needs_model(wanted: Wanted) -> bool:
 
 
 async def _on_the_bench(subject: Subject, settings: Settings, stack: AsyncExitStack) -> Bench:
-    desired = subject.desired
+    desired, choice = subject.desired, subject.choice
     cores = cores_available()
     most = desired.max_instances or max(desired.instances, cores)
-    bounds = SlotBounds(desired.instances, most, cores) if desired.device == "cpu" else None
+    bounds = SlotBounds(desired.instances, most, cores) if subject.device == "cpu" else None
     engine = None
-    if engine_class(desired.engine).always_hosted:
+    if engine_class(choice.engine).always_hosted:
         signature = Signature.from_json(subject.version.signature or {"inputs": (), "outputs": ()})
     else:
-        engine = engine_class(desired.engine)()
+        engine = engine_class(choice.engine)()
         stack.callback(engine.close)
-        extra = _extra(settings, subject)
-        options = EngineOptions(desired.device, widths=widths(bounds) if bounds is not None else (), extra=extra)
-        signature = await asyncio.to_thread(engine.load, subject.artifact, options)
+        within = widths(bounds) if bounds is not None and not choice.threads else ()
+        options = EngineOptions(subject.device, choice.threads, within, _extra(settings, subject))
+        signature = await asyncio.to_thread(engine.load, choice.artifact, options)
     make = task_class(subject.manifest.task)
     task = await asyncio.to_thread(
         make, subject.manifest.task_config(), signature, subject.root, media_limits(settings)
@@ -131,8 +132,10 @@ async def _on_the_bench(subject: Subject, settings: Settings, stack: AsyncExitSt
 
 def _extra(settings: Settings, subject: Subject) -> dict[str, Any]:
     """As the loader tells it."""
-    told = {**engine_extras(settings).get(subject.desired.engine, {}), **subject.manifest.engine_extra()}
-    return {**told, "max_batch": subject.desired.max_batch} if subject.desired.engine == "tensorrt" else told
+    choice = subject.choice
+    told = {} if choice.converted else subject.manifest.engine_extra()
+    batch = {"max_batch": subject.desired.max_batch} if choice.engine == "tensorrt" else {}
+    return {**engine_extras(settings).get(choice.engine, {}), **batch, **told, **choice.extra}
 
 
 def _read(bench: Bench, call: Call, settings: Settings) -> InferenceRequest:
@@ -161,6 +164,7 @@ async def _core(
         private_directory(stack),
         limits=media_limits(settings),
         extras=engine_extras(settings),
+        sequences=sequence_limits(settings),
     )
     deployment = await loader.load(subject.desired, subject.version.version, lambda state: None)
     stack.push_async_callback(deployment.close)
@@ -184,15 +188,18 @@ def _http(
 
 
 def _tell(report: Report, bench: Bench, calls: Sequence[Call]) -> None:
-    desired = bench.subject.desired
+    desired, choice = bench.subject.desired, bench.subject.choice
     report.about |= {
         "model": bench.subject.model.name,
         "version": bench.subject.version.version,
         "task": bench.task.name,
         "format": bench.subject.version.format,
-        "engine": desired.engine,
-        "engine_version": engine_class(desired.engine).info().version,
-        "device": desired.device,
+        "engine": choice.engine,
+        "engine_version": engine_class(choice.engine).info().version,
+        "precision": choice.precision or None,
+        "optimisation": choice.optimisation,
+        "form": bench.subject.form,
+        "device": bench.subject.device,
         "widths": list(widths(bench.bounds)) if bench.bounds is not None else [],
         "max_batch": desired.max_batch,
         "isolation": desired.isolation,

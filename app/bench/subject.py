@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.control.artifact_choice import Choice, choose
 from core.control.deploying import find_model
 from core.control.desired import DesiredDeployment, desired_from_row
+from core.control.optimising import recommended_for
 from core.database.repositories.deployments import Deployments
+from core.database.repositories.derived import DerivedArtifacts
+from core.database.repositories.optimisations import Optimisations
 from core.database.repositories.versions import Versions
 from core.database.session import Database
-from core.database.tables import Model, Version
+from core.database.tables import Deployment, DerivedArtifact, Model, Optimisation, Version
 from core.engines.registry import engine_class, engines_for
 from core.errors import Conflict, LoadFailed, NotFound
 from core.settings import InferenceSettings
@@ -24,13 +31,19 @@ QUEUE_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A version with its files, and how it is deployed; `spec` is that as a deployment's row has it."""
+    """A version with its files, and how it is deployed; `spec` is that as a deployment's row has it.
+
+    `choice` is what would be loaded; where a search recommended it, that is here with what it was converted to.
+    """
 
     model: Model
     version: Version
     manifest: Manifest
     root: Path
     spec: dict[str, Any]
+    choice: Choice
+    optimisation: Optimisation | None = None
+    derived: DerivedArtifact | None = None
 
     @property
     def desired(self) -> DesiredDeployment:
@@ -38,9 +51,17 @@ class Subject:
         return desired_from_row(self.model.id, self.model.name, 1, True, self.spec)
 
     @property
-    def artifact(self) -> Path:
-        """The model's file."""
-        return self.root / (self.manifest.model or "model.onnx")
+    def device(self) -> str:
+        """Where it runs."""
+        return self.choice.device or self.desired.device
+
+    @property
+    def form(self) -> str:
+        """For people: in which precision and why, or why only as it was uploaded."""
+        if self.choice.optimisation is None:
+            return f"as uploaded ({self.choice.note})" if self.choice.note else "as uploaded"
+        after = f" ({self.derived.conversion})" if self.derived is not None else ""
+        return f"in {self.choice.precision}{after}, as search {self.choice.optimisation} recommends"
 
 
 async def find_subject(
@@ -59,11 +80,36 @@ async def find_subject(
         model = await find_model(session, name)
         row = _chosen(name, await Versions(session).list(model.id), version)
         deployed = next((d for d in await Deployments(session).desired() if d.model_id == model.id), None)
-        spec = dict(deployed.spec) if deployed is not None else {}
-    if not store.exists(row.sha256):
-        raise LoadFailed(f"The files of version {row.version} are missing from the store; upload them again.")
-    manifest = manifest_from_json(row.manifest)
-    return Subject(model, row, manifest, store.path(row.sha256), _spec(spec, row, manifest, defaults, engine))
+        if not store.exists(row.sha256):
+            raise LoadFailed(f"The files of version {row.version} are missing from the store; upload them again.")
+        manifest = manifest_from_json(row.manifest)
+        spec = _spec(dict(deployed.spec) if deployed is not None else {}, row, manifest, defaults, engine)
+        spec["optimised"] = await _optimised(session, deployed, spec, row)
+        desired = desired_from_row(model.id, model.name, 1, True, spec)
+        uploaded = store.path(row.sha256) / (manifest.model or "model.onnx")
+        choice = await choose(session, store, desired, row.version, row.format, uploaded)
+        search = await Optimisations(session).get(choice.optimisation) if choice.optimisation else None
+        derived = await _derived(session, search)
+    return Subject(model, row, manifest, store.path(row.sha256), spec, choice, search, derived)
+
+
+async def _optimised(
+    session: AsyncSession, deployed: Deployment | None, spec: Mapping[str, Any], row: Version
+) -> dict[str, int]:
+    """The search that the deployment follows; for a version that it does not serve, the one that it would."""
+    if spec["engine"] != "auto":
+        return {}
+    now = deployed.spec if deployed is not None and deployed.running else {}
+    serves = any(int(share["version"]) == row.version for share in now.get("traffic", ()))
+    if not serves or now.get("engine", "auto") != "auto":
+        return await recommended_for(session, row.model_id, spec["traffic"])
+    followed = (now.get("optimised") or {}).get(str(row.version))
+    return {str(row.version): followed} if followed is not None else {}
+
+
+async def _derived(session: AsyncSession, search: Optimisation | None) -> DerivedArtifact | None:
+    artifact_id = (search.recommendation or {})["use"]["artifact_id"] if search is not None else None
+    return await DerivedArtifacts(session).get(int(artifact_id)) if artifact_id is not None else None
 
 
 def _chosen(name: str, rows: Any, wanted: int | None) -> Version:
@@ -102,7 +148,7 @@ def _spec(
 def _engine(wanted: str, format_: str) -> str:
     able = engines_for(format_)
     if wanted == "auto" and able:
-        return able[0]
+        return wanted
     if wanted != "auto":
         engine_class(wanted)  # says which there are, or what to install
     if wanted not in able:

@@ -17,7 +17,8 @@ import typer
 
 from core.errors import PlatformError
 from core.logs import set_up_logs
-from core.settings import InvalidSettings, LogSettings, Settings, load_settings
+from core.setting_sources import load_settings
+from core.settings import InvalidSettings, LogSettings, Settings
 
 T = TypeVar("T")
 

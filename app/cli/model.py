@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import samples
+from app.cli.apply import apply
 from app.cli.context import ready_database, run, settings_of
+from app.cli.derived import derived
 from app.cli.optimise import optimise
 from core.settings import Settings
 from core.store.sources.source import is_source
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 app.add_typer(samples.app, name="samples")
 app.command("optimise")(optimise)
+app.command("apply")(apply)
+app.command("derived")(derived)
 _CHUNK_BYTES = 1 << 20
 
 
@@ -123,13 +127,15 @@ async def _add(settings: Settings, database: Database, name: str, source: str, t
     from core.store.importer import Importer
 
     store = make_store(settings)
-    uploads = Uploads(database, store, Importer(store, settings.store, check_task))
+    uploads = Uploads(
+        database, store, Importer(store, settings.store, check_task, trust_plans=settings.engines.trust_plans)
+    )
     if is_source(source):
         version = await _fetch(settings, database, store, uploads, name, source, told)
     else:
         version = await _take(database, store, uploads, name, Path(source), told)
     typer.echo(f"Version {version.version}: {version.size_bytes} bytes, sha256 {version.sha256}")
-    validations = Validations(database, store, settings.validation)
+    validations = Validations(database, store, settings.validation, trust_plans=settings.engines.trust_plans)
     return version.version, await validations.run_one(version, _show_check)
 
 

@@ -175,5 +175,5 @@ def _show(row: Optimisation) -> None:
     typer.echo(
         f"Recommended: trial {row.recommendation['trial']}, {row.recommendation['gain']:.2f} times the reference."
     )
-    for reason in row.recommendation["reasons"]:
+    for reason in (*row.recommendation["reasons"], *row.recommendation["samples"].get("bounded", ())):
         typer.echo(f"  {reason}")

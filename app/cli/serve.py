@@ -14,10 +14,14 @@ import typer
 
 from app.cli.context import Flags, ensure_migrated, run, settings_of
 from app.cli.pid import pid_file
+from app.ending import end_now
 from app.listener import bind
 from app.open_files import allow_connections
+from app.tls import make_context
+from app.tracing_extra import check_tracing
 from core.logs import set_up_logs
-from core.settings import Settings, load_settings
+from core.setting_sources import load_settings
+from core.settings import InvalidSettings, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +32,14 @@ NOT_STARTED, CANNOT_LISTEN = 3, 4
 def serve(context: typer.Context) -> None:
     """Serve the APIs (the default command)."""
     settings = settings_of(context)
+    _check(settings)
     flags: Flags = context.obj
 
     def read_settings() -> Settings:
-        return load_settings(flags.config, flags.values)
+        settings = load_settings(flags.config, flags.values)
+        make_context(settings.tls)  # what cannot be used is told before anything is replaced
+        check_tracing(settings.tracing)
+        return settings
 
     # A reload that comes before there is anything to reload must not end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -42,12 +50,24 @@ def serve(context: typer.Context) -> None:
             _show_password(password)
         allow_connections(settings.server.max_connections)
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if settings.tls.certificate is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         log.info("server.starting", url=url, workers=settings.server.workers)
         with pid_file(settings.data_dir):
             (_serve_with_workers if settings.server.workers > 1 else _serve_alone)(
                 settings, listener, read_settings
             )
+    end_now()
+
+
+def _check(settings: Settings) -> None:
+    """Tell what settings alone do not show: a certificate that cannot be used, a package that is not there."""
+    try:
+        make_context(settings.tls)
+        check_tracing(settings.tracing)
+    except InvalidSettings as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -96,5 +116,5 @@ async def prepare(settings: Settings) -> str | None:
 def _show_password(password: str) -> None:
     # To the terminal itself and nowhere else: it is shown this one time.
     sys.stdout.write(f"\n  First start: sign in as  admin  with the password  {password}\n")
-    sys.stdout.write("  It is shown this one time. Change it after signing in.\n\n")
+    sys.stdout.write("  It is shown this one time, and must be changed before anything else.\n\n")
     sys.stdout.flush()

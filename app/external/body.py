@@ -35,6 +35,33 @@ async def read_body(
         raise BadRequest(f"The body did not arrive within {timeout_s:g} seconds.") from error
 
 
+async def read_head(
+    scope: MutableMapping[str, Any], receive: Receive, *, max_bytes: int, timeout_s: float
+) -> tuple[bytes, bool, Receive]:
+    """What of the body comes first, until that is `max_bytes` or more, and whether it is all.
+
+    The last is a `receive` that begins anew, for `read_body`. Raises BadRequest when it is too slow; ClientGone.
+    """
+    scope.pop(BODY_NOW, None)  # it knows nothing of what is taken here
+    taken: list[MutableMapping[str, Any]] = []
+    head, more = b"", True
+    try:
+        async with asyncio.timeout(timeout_s):
+            while more and len(head) < max_bytes:
+                taken.append(message := await receive())
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                head += message.get("body", b"")
+                more = bool(message.get("more_body"))
+    except TimeoutError as error:
+        raise BadRequest(f"The body did not arrive within {timeout_s:g} seconds.") from error
+
+    async def again() -> MutableMapping[str, Any]:
+        return taken.pop(0) if taken else await receive()
+
+    return head, not more, again
+
+
 async def _read(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0

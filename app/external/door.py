@@ -5,31 +5,20 @@ All in memory: no SQL and no waiting between the socket and the queue.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from app.middleware import client_of
 from app.state import Platform
-from core.access.limits import LimitState
+from core.access.limits import RateLimiter
 from core.access.records import TokenRecord
-from core.errors import Forbidden, LimitExceeded, Unauthenticated
+from core.access.windows import LimitState, Subject
+from core.errors import Forbidden, Unauthenticated
 from core.serving.catalogue import no_such_model
+from core.serving.request import DEFAULT_PRIORITY
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class RateUsedUp(LimitExceeded):
-    """A token's rate is used up; the headers say where it stands."""
-
-    def __init__(self, error: LimitExceeded, state: LimitState | None) -> None:
-        super().__init__(error.message, retry_after_s=error.retry_after_s)
-        self._state = state
-
-    def headers(self) -> dict[str, str]:
-        """`Retry-After` and `X-RateLimit-*`."""
-        told = {name.decode(): value.decode() for name, value in limit_headers(self._state)}
-        return {**super().headers(), **told}
 
 
 def secret_of(headers: Headers) -> bytes:
@@ -44,8 +33,18 @@ def secret_of(headers: Headers) -> bytes:
 
 def identify(platform: Platform, scope: MutableMapping[str, Any]) -> TokenRecord:
     """The caller's token, valid and used from an address that it allows."""
-    record = platform.tokens.lookup(secret_of(scope["headers"]))
-    if record.ip_allow is not None and not _address_allowed(record, scope):
+    return recognise(platform, scope, secret_of(scope["headers"]))
+
+
+def recognise(platform: Platform, scope: MutableMapping[str, Any], secret: bytes) -> TokenRecord:
+    """The token with that secret, valid and used from an address that it allows.
+
+    Raises Unauthenticated or Forbidden.
+    """
+    record = platform.tokens.lookup(secret)
+    if record.owner.disabled:
+        raise Forbidden("The tenant of this access token is disabled.")
+    if record.ip_allow is not None and not record.allows_address(client_of(scope)):
         raise Forbidden("This access token may not be used from this address.")
     platform.tokens.note_used(record.id)
     return record
@@ -57,49 +56,70 @@ def allow(record: TokenRecord, operation: str) -> None:
         raise Forbidden(f"This access token does not allow the operation {operation!r}.")
 
 
+def allow_infer(platform: Platform, record: TokenRecord, name: str | None) -> None:
+    """Raise Forbidden when the token may not call; `pipelines` is enough to call a pipeline."""
+    if name is None or not (record.allows_operation("pipelines") and platform.pipelines.has(name)):
+        allow(record, "infer")
+
+
 def allow_model(record: TokenRecord, model: str) -> None:
-    """Raise for a model outside the token's patterns: to this caller, it does not exist."""
+    """Raise for a model outside the token's patterns, or not its tenant's: to this caller, it does not exist."""
     if not record.allows_model(model):
         raise no_such_model(model)
 
 
-def charge(platform: Platform, record: TokenRecord) -> LimitState | None:
-    """Count one request against the token's rate. Raises RateUsedUp."""
+def priority_of(record: TokenRecord) -> int:
+    """That of the token's requests which name none."""
+    return DEFAULT_PRIORITY if record.priority is None else record.priority
+
+
+def counted_elsewhere(platform: Platform, scope: MutableMapping[str, Any]) -> bool:
+    """Whether the caller's rate is counted where an answer must be waited for."""
+    if not platform.limiter.remote:
+        return False
     try:
-        return platform.limiter.hit(record)
-    except LimitExceeded as error:
-        raise RateUsedUp(error, platform.limiter.state(record)) from error
+        return platform.limiter.is_elsewhere(platform.tokens.lookup(secret_of(scope["headers"])))
+    except Unauthenticated:
+        return False  # whoever takes the call says so
+
+
+async def charge(platform: Platform, record: TokenRecord) -> LimitState | None:
+    """Count one request against the token's rate, wherever that is counted. Raises LimitExceeded."""
+    return await platform.limiter.hit_anywhere(record)
+
+
+def charge_here(platform: Platform, record: TokenRecord) -> LimitState | None:
+    """Count one request against the token's rate. Raises LimitExceeded."""
+    return platform.limiter.hit(record)
 
 
 class _Place:
-    """One of a token's `max_concurrency` places, held while its block runs."""
+    """One of the `max_concurrency` places of a token and its tenant, held while its block runs."""
 
-    __slots__ = ("_in_flight", "_token")
+    __slots__ = ("_limiter", "_taken")
 
-    def __init__(self, in_flight: MutableMapping[int, int], token: int) -> None:
-        self._in_flight, self._token = in_flight, token
+    def __init__(self, limiter: RateLimiter, taken: Sequence[Subject]) -> None:
+        self._limiter, self._taken = limiter, taken
 
     def __enter__(self) -> None:
-        self._in_flight[self._token] += 1
+        pass
 
     def __exit__(self, *_: object) -> None:
-        self._in_flight[self._token] -= 1
-        if not self._in_flight[self._token]:
-            del self._in_flight[self._token]
+        self._limiter.give_back_place(self._taken)
 
 
 _NO_LIMIT: nullcontext[None] = nullcontext()
 
 
 def concurrency(platform: Platform, record: TokenRecord) -> AbstractContextManager[None]:
-    """Hold one of the token's `max_concurrency` places. Raises LimitExceeded when all are taken."""
-    if record.max_concurrency is None:
+    """Take one of the `max_concurrency` places of the token and its tenant, to be left.
+
+    Raises LimitExceeded when all are taken.
+    """
+    if record.max_concurrency is None and record.owner.max_concurrency is None:
         return _NO_LIMIT
-    if platform.in_flight[record.id] >= record.max_concurrency:
-        raise LimitExceeded(
-            f"This access token allows {record.max_concurrency} requests at once.", retry_after_s=1
-        )
-    return _Place(platform.in_flight, record.id)
+    taken = platform.limiter.take_place(record)
+    return _Place(platform.limiter, taken) if taken else _NO_LIMIT
 
 
 def limit_headers(state: LimitState | None) -> list[tuple[bytes, bytes]]:
@@ -107,21 +127,7 @@ def limit_headers(state: LimitState | None) -> list[tuple[bytes, bytes]]:
     if state is None:
         return []
     return [
-        (b"x-ratelimit-limit", str(state.limit).encode()),
-        (b"x-ratelimit-remaining", str(state.remaining).encode()),
-        (b"x-ratelimit-reset", str(round(state.reset_epoch_s)).encode()),
+        (b"x-ratelimit-limit", b"%d" % state.limit),
+        (b"x-ratelimit-remaining", b"%d" % state.remaining),
+        (b"x-ratelimit-reset", b"%d" % state.reset_epoch_s),
     ]
-
-
-def _address_allowed(record: TokenRecord, scope: MutableMapping[str, Any]) -> bool:
-    client = scope.get("client")
-    if not client:
-        return False
-    try:
-        address = ipaddress.ip_address(client[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        address = mapped
-    return any(address in network for network in record.ip_allow or ())

@@ -16,34 +16,52 @@ from typing import Any, Protocol
 import structlog
 
 from app.access_log import AccessLog
+from app.answer_headers import Cors, FixedHeaders, origin_of
 from app.errors import INTERNAL_MESSAGE, error_body
 from app.external.call import read_call
-from app.external.door import Headers, allow, allow_model, charge, concurrency, identify, limit_headers
+from app.external.door import (
+    Headers,
+    allow,
+    allow_model,
+    charge_here,
+    concurrency,
+    counted_elsewhere,
+    identify,
+    limit_headers,
+    priority_of,
+)
 from app.external.inference import (
     JSON_TYPE,
     PREFIX,
     SMALL_BODY_BYTES,
     count_error,
     count_left,
+    count_usage,
     error_answer,
     note_result,
     render,
+    taken_by,
 )
 from app.middleware import (
+    ANSWERED,
     CLIENT_LEFT,
     ON_DISCONNECT,
     STOPPING_MESSAGE,
+    Answered,
     choose_request_id,
-    fixed_headers,
     log_request,
 )
 from app.state import Platform
+from app.tracing import RequestTrace, Tracer
+from core.access.records import TokenRecord
+from core.access.usage import NOTHING
 from core.errors import PlatformError, ShuttingDown
 from core.serving.catalogue import Served
 from core.serving.deployment import Deployment
 from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.request_queue import QueuedRequest
 from core.serving.runner import LocalRunner
+from core.serving.trace import Noting
 
 log = structlog.get_logger("pulvinar.requests")
 
@@ -62,8 +80,13 @@ class Answers(Protocol):
 class Express:
     """Takes the calls that it can; one for each server process."""
 
-    def __init__(self, access_log: AccessLog) -> None:
+    def __init__(
+        self, access_log: AccessLog, fixed: FixedHeaders, cors: Cors, tracer: Tracer | None = None
+    ) -> None:
         self._access_log = access_log
+        self._fixed = fixed
+        self._cors = cors
+        self._tracer = tracer
 
     def wants(self, scope: Scope) -> bool:
         """Whether a request may go this way, as far as its head tells."""
@@ -73,6 +96,7 @@ class Express:
             and not scope["query_string"]
             and JSON_TYPE in scope["headers"]
             and "platform" in scope["state"]
+            and not (self._cors.on and origin_of(scope) is not None)
         )
 
     def take(self, cycle: Answers, body: bytes | bytearray, calls: set[Any]) -> bool:
@@ -85,9 +109,10 @@ class Express:
         target = served.target
         if not isinstance(target, Deployment) or not isinstance(target.runner, LocalRunner):
             return False
-        if target.modality != "tensor":
+        if target.modality != "tensor" or target.cache is not None or counted_elsewhere(platform, cycle.scope):
             return False
-        call = Call(self._access_log, platform, cycle, name, served, target, calls)
+        trace = None if self._tracer is None else self._tracer.begin(cycle.scope)
+        call = Call(self._access_log, self._fixed, platform, cycle, name, served, target, calls, trace)
         call.begin(bytes(body))
         return True
 
@@ -97,8 +122,10 @@ class Call:
 
     __slots__ = (
         "_access_log",
+        "_bytes_in",
         "_calls",
         "_cycle",
+        "_fixed",
         "_headers",
         "_leased",
         "_name",
@@ -106,24 +133,31 @@ class Call:
         "_place",
         "_platform",
         "_queued",
+        "_record",
         "_request",
         "_request_id",
         "_served",
         "_started",
+        "_taken",
         "_target",
+        "_trace",
     )
 
     def __init__(
         self,
         access_log: AccessLog,
+        fixed: FixedHeaders,
         platform: Platform,
         cycle: Answers,
         name: str,
         served: Served,
         target: Deployment,
         calls: set[Any],
+        trace: RequestTrace | None,
     ) -> None:
         self._started = time.perf_counter()
+        self._trace = trace
+        self._fixed = fixed
         self._access_log, self._platform, self._cycle, self._calls = access_log, platform, cycle, calls
         self._name, self._served, self._target = name, served, target
         self._request_id = choose_request_id(cycle.scope["headers"])
@@ -132,9 +166,12 @@ class Call:
         self._queued: QueuedRequest | None = None
         self._place: AbstractContextManager[None] | None = None
         self._leased = self._over = False
+        self._record: TokenRecord | None = None
+        self._taken, self._bytes_in = NOTHING, 0
 
     def begin(self, body: bytes) -> None:
         """Through the door and into the queue."""
+        self._bytes_in = len(body)
         try:
             self._enter(body)
         except PlatformError as error:
@@ -157,21 +194,23 @@ class Call:
 
     def _enter(self, body: bytes) -> None:
         platform, scope = self._platform, self._cycle.scope
+        platform.ip_rules.check("external", scope["client"][0] if scope["client"] else "")
         record = identify(platform, scope)
         allow(record, "infer")
         allow_model(record, self._name)
-        state = charge(platform, record)
+        state = charge_here(platform, record)
+        self._record = record
         if state is not None:
             self._headers += limit_headers(state)
-        if record.max_concurrency is not None:
-            place = concurrency(platform, record)
-            place.__enter__()
-            self._place = place
+        place = self._place = concurrency(platform, record)
+        place.__enter__()
         self._served.leases += 1
         self._leased = True
         request = self._request = read_call(self._target, JSON_TYPE[1], body, max_items=1)
-        request.request_id = self._request_id
+        request.request_id, request.priority = self._request_id, priority_of(record)
         queued = self._queued = self._target.begin(request)
+        if self._trace is not None and self._trace.trace is not None:
+            queued.trace_id = self._trace.id
         scope[ON_DISCONNECT] = self._left
         self._calls.add(self)
         queued.future.add_done_callback(self._done)
@@ -199,9 +238,15 @@ class Call:
     def _succeed(self, outputs: Any) -> None:
         assert self._queued is not None
         result = self._target.finish(self._wanted, self._queued, outputs)
+        if self._trace is not None and self._trace.trace is not None:
+            Noting(self._trace.trace, result.model, result.version).ran(self._queued)
         self._release()
         self._platform.statistics.of(self._target).succeeded(self._wanted, result)
         note_result(self._platform, result)
+        self._cycle.scope["state"][ANSWERED] = Answered(
+            result.model, result.version, result.timing, at=time.monotonic()
+        )
+        self._taken = taken_by(result)
         self._headers.append(JSON_TYPE)
         if sum([array.nbytes for array in outputs.values()]) <= SMALL_BODY_BYTES:
             self._answer(200, self._headers, render(self._request_id, result, 0))
@@ -231,9 +276,10 @@ class Call:
         self._answer(status, [*self._headers, *headers], body)
 
     def _crash(self) -> None:
-        log.exception("request.crashed", request_id=self._request_id, path=self._cycle.scope["path"])
+        traced = {} if self._trace is None else {"trace_id": self._trace.id.trace_id}
+        path = self._cycle.scope["path"]
+        log.exception("request.crashed", request_id=self._request_id, path=path, **traced)
         if not self._over:
-            path = self._cycle.scope["path"]
             self._answer(500, [JSON_TYPE], error_body(path, 500, "internal", INTERNAL_MESSAGE, self._request_id))
 
     def _left(self) -> None:
@@ -250,16 +296,20 @@ class Call:
             self._queued.future.cancel()
 
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self._end(status)
-        self._cycle.write_answer(status, [*headers, *fixed_headers(self._request_id)], body)
+        self._end(status, len(body))
+        traced = () if self._trace is None else (self._trace.header,)
+        self._cycle.write_answer(status, [*headers, *self._fixed.of(self._request_id), *traced], body)
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, bytes_out: int = 0) -> None:
         self._over = True
+        if self._record is not None:
+            taken, bytes_in, failed = self._taken, self._bytes_in, status != 200
+            count_usage(self._platform, self._record, self._name, taken, bytes_in, bytes_out, failed=failed)
         self._release()
         if self._place is not None:
             self._place.__exit__(None, None, None)
         self._calls.discard(self)
-        log_request(self._access_log, self._cycle.scope, self._request_id, status, self._started)
+        log_request(self._access_log, self._cycle.scope, self._request_id, status, self._started, self._trace)
 
     def _release(self) -> None:
         if self._leased:

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 async def health(request: Request) -> dict[str, Any]:
     """Status, version, and how many deployments serve and wait."""
     platform = platform_of(request)
-    waiting = platform.reconciler.not_ready()
+    waiting = platform.not_ready()
     ready = platform.reconciler.caught_up.is_set() and not waiting and not platform.stopping
     return {
         "status": "ok" if ready else "degraded",
@@ -41,7 +41,7 @@ async def ready(request: Request, response: Response) -> dict[str, Any]:
     if platform.stopping:
         response.status_code = 503
         return {"status": "stopping", "not_ready": {}}
-    waiting = platform.reconciler.not_ready()
+    waiting = platform.not_ready()
     if waiting or not platform.reconciler.caught_up.is_set():
         response.status_code = 503
         return {"status": "not ready", "not_ready": waiting}

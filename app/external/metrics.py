@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping
 
@@ -13,7 +12,9 @@ from starlette.responses import Response
 from app.errors import respond
 from app.external.metrics_text import CONTENT_TYPE, Observed, render
 from app.state import Platform, platform_of
-from app.tallies import counts_of, health_of
+from app.tallies import counts_of, health_of, spans_of, streams_of
+from core.access.addresses import is_in, read_address, read_network
+from core.control.machine import machine_metrics
 from core.control.memory import node_bytes
 from core.control.totals import Report
 from core.errors import Forbidden, Unavailable
@@ -36,6 +37,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _render(platform: Platform, totals: Report | None, observed: Observed) -> bytes:
+    observed.machine = machine_metrics(platform.settings.data_dir)
     return render(counts_of(platform, totals), observed)
 
 
@@ -55,6 +57,10 @@ async def observe(platform: Platform, totals: Report | None) -> Observed:
     return Observed(
         versions={(one.model, one.version): found for one, found in zip(targets, stats, strict=True)},
         shadows=_shadows(platform, totals),
+        streams=streams_of(platform, totals),
+        cache_bytes=platform.results.size_bytes if platform.results is not None else 0,
+        tokens_expiring=platform.tokens.expiring(platform.settings.access.expiry_reminder_days * 86_400),
+        spans=spans_of(platform, totals),
         swaps=_swaps(platform, totals),
         states=Counter(platform.reconciler.states().values()),
         memory_bytes=platform.reconciler.memory(),
@@ -78,10 +84,4 @@ def _swaps(platform: Platform, totals: Report | None) -> dict[str, int]:
 
 
 def _allowed(platform: Platform, client: str) -> bool:
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    networks = platform.settings.server.metrics_allow
-    return any(mapped in ipaddress.ip_network(network, strict=False) for network in networks)
+    return is_in(read_address(client), map(read_network, platform.settings.server.metrics_allow))

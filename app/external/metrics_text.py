@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from core.metrics import (
     BATCH_BOUNDS,
     BATCH_ITEMS,
+    CACHE_BYTES,
+    CACHE_REQUESTS,
     DEPLOYMENTS,
     HOST_RESTARTS,
+    LIMIT_FAILURES,
     MEMORY_BUDGET_BYTES,
     MEMORY_BYTES,
     QUEUE_DEPTH,
@@ -24,7 +27,12 @@ from core.metrics import (
     STAGE_BOUNDS_MS,
     STAGE_SECONDS,
     STAGES,
+    STREAM_FRAMES,
+    STREAMS_CLOSED,
+    STREAMS_OPENED,
     SWAPS,
+    TOKENS_EXPIRING,
+    TRACE_SPANS,
     Counts,
     Metric,
     bucket_batches,
@@ -50,6 +58,14 @@ class Observed:
     memory_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By model and version."""
     memory_budget_bytes: int = 0
+    cache_bytes: int = 0
+    tokens_expiring: int = 0
+    spans: Mapping[str, int] = field(default_factory=dict)
+    """Spans by outcome."""
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By model, as core.metrics.StreamCounts counts them."""
+    machine: Mapping[Metric, Mapping[tuple[str, ...], float]] = field(default_factory=dict)
+    """By the values of the metrics' labels."""
 
 
 def render(counts: Counts, observed: Observed) -> bytes:
@@ -75,6 +91,15 @@ def render(counts: Counts, observed: Observed) -> bytes:
     _values(lines, SLOTS_BUSY, ((_labels(key), stats.busy) for key, stats in versions))
     _values(lines, HOST_RESTARTS, ((_labels(key), stats.restarts) for key, stats in versions))
     _shadows(lines, observed.shadows)
+    cached = [
+        (f'{_labels(key)},outcome="{outcome}"', count)
+        for key, one in list(counts.versions.items())
+        for outcome, count in list(one.cache.items())
+    ]
+    _values(lines, CACHE_REQUESTS, cached)
+    _head(lines, CACHE_BYTES)
+    lines.append(f"{CACHE_BYTES.name} {observed.cache_bytes}")
+    _streams(lines, observed.streams)
     _values(lines, SWAPS, ((f'model="{_escaped(name)}"', count) for name, count in observed.swaps.items()))
     _values(lines, DEPLOYMENTS, ((f'state="{state}"', count) for state, count in observed.states.items()))
     memory = [
@@ -85,6 +110,14 @@ def render(counts: Counts, observed: Observed) -> bytes:
     _values(lines, MEMORY_BYTES, memory)
     _head(lines, MEMORY_BUDGET_BYTES)
     lines.append(f"{MEMORY_BUDGET_BYTES.name} {observed.memory_budget_bytes}")
+    _head(lines, LIMIT_FAILURES)
+    lines.append(f"{LIMIT_FAILURES.name} {counts.limit_failures}")
+    _head(lines, TOKENS_EXPIRING)
+    lines.append(f"{TOKENS_EXPIRING.name} {observed.tokens_expiring}")
+    _values(lines, TRACE_SPANS, ((f'outcome="{outcome}"', count) for outcome, count in observed.spans.items()))
+    for metric, readings in observed.machine.items():
+        labelled = ((_named(metric, values), reading) for values, reading in readings.items())
+        _values(lines, metric, labelled)
     lines.append("")
     return "\n".join(lines).encode()
 
@@ -107,6 +140,18 @@ def _shadows(lines: list[str], shadows: Mapping[Version, Mapping[str, float]]) -
         for side in ("live", "shadow")
     ]
     _values(lines, SHADOW_SECONDS, sides)
+
+
+def _streams(lines: list[str], streams: Mapping[str, Mapping[str, Any]]) -> None:
+    labels = {name: f'model="{_escaped(name)}"' for name in streams}
+    _values(lines, STREAMS_OPENED, ((labels[name], one["opened"]) for name, one in streams.items()))
+    for metric, key, label in ((STREAMS_CLOSED, "closed", "code"), (STREAM_FRAMES, "frames", "outcome")):
+        counted = [
+            (f'{labels[name]},{label}="{value}"', count)
+            for name, one in streams.items()
+            for value, count in list(one[key].items())
+        ]
+        _values(lines, metric, counted)
 
 
 def _head(lines: list[str], metric: Metric) -> None:
@@ -137,6 +182,10 @@ def _histogram(
 
 def _labels(key: Version) -> str:
     return f'model="{_escaped(key[0])}",version="{key[1]}"'
+
+
+def _named(metric: Metric, values: tuple[str, ...]) -> str:
+    return ",".join([f'{name}="{_escaped(value)}"' for name, value in zip(metric.labels, values, strict=True)])
 
 
 def _escaped(value: str) -> str:

@@ -22,7 +22,7 @@ async def list_models(request: Request, response: Response) -> ServedModels:
     platform = platform_of(request)
     record = identify(platform, request.scope)
     allow(record, "list")
-    for name, value in limit_headers(charge(platform, record)):
+    for name, value in limit_headers(await charge(platform, record)):
         response.headers[name.decode()] = value.decode()
     models = [
         ServedModel(
@@ -30,6 +30,8 @@ async def list_models(request: Request, response: Response) -> ServedModels:
             task=target.task,
             version=target.version,
             state=state,
+            modality=target.modality,
+            default=platform.defaults.targets.get(target.modality) == name,
             inputs=[TensorAnswer.model_validate(spec) for spec in target.signature.inputs],
             outputs=[TensorAnswer.model_validate(spec) for spec in target.signature.outputs],
         )
@@ -42,6 +44,10 @@ async def list_models(request: Request, response: Response) -> ServedModels:
 
 def _callable(platform: Platform) -> list[tuple[str, Iterable[Target], str]]:
     """Every name that can be called, with its targets and its state, in the names' order."""
-    loaded = [(name, targets, "serving") for name, targets in platform.catalogue.targets().items()]
+    pipelines = platform.pipelines
+    loaded = [
+        (name, targets, pipelines.state(name)[0] if pipelines.has(name) else "serving")
+        for name, targets in platform.catalogue.targets().items()
+    ]
     idle = [(name, targets, "idle") for name, targets in platform.catalogue.idle().items()]
     return sorted([*loaded, *idle], key=lambda one: one[0])

@@ -61,7 +61,7 @@ def _caller(operation: str | None) -> Callable[..., Awaitable[TokenRecord]]:
             allow(record, operation)
         if "model" in request.path_params:
             allow_model(record, request.path_params["model"])
-        for name, value in limit_headers(charge(house, record)):
+        for name, value in limit_headers(await charge(house, record)):
             response.headers[name.decode()] = value.decode()
         return record
 
@@ -81,7 +81,7 @@ async def live() -> ServerLive:
 @public.get("/ready", summary="Does it serve all that it should?", responses={503: _ERRORS[503]})
 async def ready(house: House) -> ServerReady:
     """200 when every deployment desired as running has a live version; otherwise 503."""
-    if house.stopping or not house.reconciler.caught_up.is_set() or house.reconciler.not_ready():
+    if house.stopping or not house.reconciler.caught_up.is_set() or house.not_ready():
         raise NotReady("Not every model that should serve does yet.", retry_after_s=1)
     return ServerReady(ready=True)
 
@@ -152,7 +152,7 @@ async def repository_index(caller: Lister, house: House, request: Request) -> li
         for target in targets
     ]
     if not only_ready:
-        entries += [_waiting(name, sentence) for name, sentence in house.reconciler.not_ready().items()]
+        entries += [_waiting(name, sentence) for name, sentence in house.not_ready().items()]
     return sorted((entry for entry in entries if caller.allows_model(entry.name)), key=lambda entry: entry.name)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.external.body import read_body
-from app.external.inference import SMALL_BODY_BYTES, InferenceEndpoint, Receive, Scope, note_result
+from app.external.body import read_head
+from app.external.door import priority_of
+from app.external.inference import SMALL_BODY_BYTES, Asked, InferenceEndpoint, Scope
 from app.external.oip_answer import render_infer
 from app.external.oip_encoding import MIN_BYTES, choose_encoding, compress, decompress, read_encoding
 from app.external.oip_models import version_number
-from app.external.oip_request import OipCall, read_infer
+from app.external.oip_request import OipCall, read_infer, read_timeout_s
+from app.external.sequences import part_of
 from app.external.sticky import sticky_key
-from app.state import Platform
-from core.errors import BadRequest, ShuttingDown
+from core.errors import BadRequest
 from core.serving.deployment import Deployment
-from core.serving.request import InferenceRequest, InferenceResult
+from core.serving.request import DEFAULT_PRIORITY, InferenceRequest, InferenceResult
 from core.serving.target import Target
+from core.serving.waking_lease import WakingLease
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -30,44 +32,54 @@ class OipInferEndpoint(InferenceEndpoint):
         name: str = scope["path_params"]["model"]
         return name
 
-    async def _infer(
-        self, platform: Platform, scope: Scope, receive: Receive, name: str, request_id: str, headers: Headers
-    ) -> bytes:
-        if platform.stopping:
-            raise ShuttingDown("The server is stopping; try again.", retry_after_s=1)
+    async def _infer(self, asked: Asked) -> bytes:
+        platform, scope = asked.platform, asked.scope
+        assert asked.name is not None
         sent = {key: value for key, value in scope["headers"] if key in _OURS}
         version = version_number(scope["path_params"].get("version"))
-        limits = platform.settings.inference
-        key = sticky_key(platform.catalogue, name, scope["headers"])
+        key = sticky_key(platform.catalogue, asked.name, scope["headers"])
         began = time.monotonic()
-        lease = platform.catalogue.lease(name, version, key)
+        lease = platform.catalogue.lease(asked.name, version, key)
+        if isinstance(lease, WakingLease) and not sent.get(b"content-encoding"):
+            lease.shorten(await _asked_timeout_s(asked, sent))
         async with lease as target:
             target.check_room()  # what of the body comes later is dropped as it comes
-            body = await read_body(
-                scope, receive, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s
-            )
-            call = await _read(target, sent, body, limits.max_body_bytes)
+            body = await asked.body()
+            call = await _read(target, sent, body, platform.settings.inference.max_body_bytes)
             del body
-            result = await platform.statistics.infer(
-                target, _request(target, call, request_id, began, lease.deadline)
-            )
-        note_result(platform, result, lease.waited_ms)
-        return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), headers)
+            result = await platform.statistics.infer(target, _request(target, call, asked, began, lease.deadline))
+        asked.note(result, lease.waited_ms)
+        return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), asked.headers)
+
+
+async def _asked_timeout_s(asked: Asked, sent: dict[bytes, bytes]) -> float | None:
+    """How long the caller would wait for the model's load, where the beginning of the body tells that."""
+    header_bytes = _header_bytes(sent.get(HEADER_LENGTH))
+    seconds = asked.platform.settings.inference.body_timeout_s
+    head, whole, asked.receive = await read_head(
+        asked.scope, asked.receive, max_bytes=SMALL_BODY_BYTES, timeout_s=seconds
+    )
+    return read_timeout_s(head, header_bytes, whole=whole)
 
 
 _OURS = frozenset({HEADER_LENGTH, b"content-encoding", b"accept-encoding"})
 
 
-def _request(
-    target: Target, call: OipCall, request_id: str, began: float, latest: float | None
-) -> InferenceRequest:
+def _request(target: Target, call: OipCall, asked: Asked, began: float, latest: float | None) -> InferenceRequest:
     return InferenceRequest(
         inputs=call.inputs,
-        request_id=request_id,
-        priority=call.priority,
+        request_id=asked.request_id,
+        priority=_priority(call, asked),
         deadline=_deadline(target, call.timeout_s, began, latest),
         raw=True,
+        sequence=None if asked.record is None else part_of(asked.record, call.parameters),
     )
+
+
+def _priority(call: OipCall, asked: Asked) -> int:
+    if call.priority is not None or asked.record is None:
+        return DEFAULT_PRIORITY if call.priority is None else call.priority
+    return priority_of(asked.record)
 
 
 def _deadline(target: Target, timeout_s: float | None, began: float, latest: float | None) -> float | None:

@@ -12,6 +12,7 @@ from core.database.repositories.deployments import Deployments
 from core.database.repositories.versions import Versions
 from core.engines.registry import engines_for
 from core.errors import BadRequest
+from core.pipelines.target import TASK, Pipeline
 from core.serving.target import Target
 from core.signature import TensorSpec
 
@@ -58,6 +59,9 @@ def live_targets(platform: Platform, name: str, version: str | None) -> list[Tar
 
 async def read_facts(platform: Platform, target: Target) -> ModelFacts:
     """What the database says about a version that answers. Raises ModelNotFound."""
+    if isinstance(target, Pipeline):
+        options = target.options
+        return ModelFacts(TASK, TASK, "cpu", 1, 0, 0.0, options.queue_size, options.timeout_ms)
     async with platform.database.session() as session:
         model = await find_model(session, target.model)
         desired = await Deployments(session).get(model.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +11,6 @@ import orjson
 
 from core.errors import BadRequest, InvalidInput, MalformedBody
 from core.media.oip_tensors import from_binary, from_json, read_shape
-from core.serving.request import DEFAULT_PRIORITY
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
 
 LAST_PRIORITY: Final = 9
@@ -38,8 +37,9 @@ class OipCall:
     inputs: dict[str, np.ndarray[Any, Any]]
     outputs: list[RequestedOutput]
     id: str = ""
-    priority: int = DEFAULT_PRIORITY
+    priority: int | None = None
     timeout_s: float | None = None
+    parameters: Json = field(default_factory=dict)
 
 
 def read_infer(signature: Signature, body: bytes, header_bytes: int | None) -> OipCall:
@@ -55,15 +55,28 @@ def read_infer(signature: Signature, body: bytes, header_bytes: int | None) -> O
     binary = None if header_bytes is None else whole[header_bytes:]
     call = _object(_json(whole[:header_bytes]), "The request")
     parameters = _parameters(call, "the request")
-    if parameters.get("sequence_id"):
-        raise BadRequest("Sequences are not supported: a model keeps nothing from one request to the next.")
     return OipCall(
         inputs=_inputs(call.get("inputs"), signature, binary),
         outputs=_outputs(call.get("outputs"), signature, _flag(parameters, "binary_data_output") or False),
         id=_id(call.get("id")),
         priority=_priority(parameters),
         timeout_s=_timeout_s(parameters),
+        parameters=parameters,
     )
+
+
+def read_timeout_s(head: bytes, header_bytes: int | None, *, whole: bool) -> float | None:
+    """The seconds to live that a body asks for, as far as its head tells; None also where it cannot be read.
+
+    What is wrong with it is `read_infer`'s to say.
+    """
+    if not whole and (header_bytes is None or header_bytes > len(head)):
+        return None
+    try:
+        call = orjson.loads(memoryview(head)[:header_bytes])
+        return _timeout_s(_parameters(call, "the request")) if isinstance(call, dict) else None
+    except (orjson.JSONDecodeError, BadRequest):
+        return None
 
 
 def _json(text: memoryview) -> Any:
@@ -96,11 +109,11 @@ def _id(value: Any) -> str:
     return value
 
 
-def _priority(parameters: Json) -> int:
-    """The protocol's 0 is the default and its 1 the first; ours run from 0 to 9."""
+def _priority(parameters: Json) -> int | None:
+    """The protocol's 0 is the default and its 1 the first; ours run from 0 to 9, and None is the caller's own."""
     value = _whole(parameters, "priority")
     if not value:
-        return DEFAULT_PRIORITY
+        return None
     return min(value - 1, LAST_PRIORITY)
 
 

@@ -13,7 +13,16 @@ from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.runner import RunnerStats
 from core.serving.target import Target
 
-_DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+_DURATIONS = (
+    "success",
+    "fail",
+    "queue",
+    "compute_input",
+    "compute_infer",
+    "compute_output",
+    "cache_hit",
+    "cache_miss",
+)
 
 
 @dataclass(slots=True)
@@ -48,6 +57,8 @@ class VersionStatistics:
     compute_input: Durations = field(default_factory=Durations)
     compute_infer: Durations = field(default_factory=Durations)
     compute_output: Durations = field(default_factory=Durations)
+    cache_hit: Durations = field(default_factory=Durations)
+    cache_miss: Durations = field(default_factory=Durations)
 
     def succeeded(self, request: InferenceRequest, result: InferenceResult) -> None:
         """Count an answer."""
@@ -55,6 +66,11 @@ class VersionStatistics:
         self.inferences += self._items(request)
         self.last_ms = int(time.time() * 1000)
         self.success.add(timing.total)
+        if result.cache == "miss":
+            self.cache_miss.add(timing.total)
+        elif result.cache is not None:
+            self.cache_hit.add(timing.total)
+            return
         self.queue.add(timing.queue)
         self.compute_input.add(timing.preprocess)
         self.compute_infer.add(timing.infer)
@@ -91,8 +107,8 @@ class VersionStatistics:
                 "compute_input": self.compute_input.to_json(),
                 "compute_infer": self.compute_infer.to_json(),
                 "compute_output": self.compute_output.to_json(),
-                "cache_hit": Durations().to_json(),
-                "cache_miss": Durations().to_json(),
+                "cache_hit": self.cache_hit.to_json(),
+                "cache_miss": self.cache_miss.to_json(),
             },
             "batch_stats": [
                 _batch(size, count, runs.batch_seconds.get(size, 0.0))

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.external.oip_openapi import describe_oip
 from schemas.base import ErrorBody
-from schemas.inference import InferenceAnswer, JsonInference
+from schemas.inference import InferenceAnswer, JsonInference, PredictAnswer
 
 _REF = "#/components/schemas/{model}"
 _ERRORS = {
@@ -25,6 +25,7 @@ _ERRORS = {
     503: "Not ready, or its queue is full; see Retry-After.",
     504: "The deadline passed.",
 }
+_FILE = {"type": "string", "format": "binary"}
 _EXAMPLE = {
     "request_id": "0a1b2c3d4e5f60718293a4b5",
     "model": "classifier",
@@ -52,7 +53,7 @@ def describe_inference(app: FastAPI) -> None:
 
 def _with_inference(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (InferenceAnswer, JsonInference, ErrorBody):
+    for model in (InferenceAnswer, PredictAnswer, JsonInference, ErrorBody):
         schema = model.model_json_schema(ref_template=_REF)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -62,21 +63,14 @@ def _with_inference(document: dict[str, Any]) -> dict[str, Any]:
     }
     security: list[dict[str, list[str]]] = [{"AccessToken": []}, {"Bearer": []}]
     document["paths"]["/api/v1/inference/{model}"] = {"post": {**_operation(), "security": security}}
-    document["paths"]["/api/v1/models"]["get"]["security"] = security
+    document["paths"]["/predict"] = {"post": {**_predict(), "security": security}}
+    for path in ("/api/v1/models", "/models"):
+        document["paths"][path]["get"]["security"] = security
     describe_oip(document, security)
     return document
 
 
 def _operation() -> dict[str, Any]:
-    file = {"type": "string", "format": "binary"}
-    form = {
-        "type": "object",
-        "properties": {"image": file, "audio": file, "file": file, "parameters": {"type": "string"}},
-    }
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    answer = {
-        "application/json": {"schema": {"$ref": "#/components/schemas/InferenceAnswer"}, "example": _EXAMPLE}
-    }
     return {
         "tags": ["inference"],
         "summary": "Call a model",
@@ -106,16 +100,43 @@ def _operation() -> dict[str, Any]:
                 "description": "The same key gets the same version while the traffic weights stay.",
             },
         ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "image/jpeg": {"schema": file},
-                "application/json": {"schema": {"$ref": "#/components/schemas/JsonInference"}},
-            },
-        },
-        "responses": {
-            "200": {"description": "The answer.", "content": answer},
-            **{str(status): {"description": text, "content": error} for status, text in _ERRORS.items()},
-        },
+        "requestBody": _body({"image/jpeg": {"schema": _FILE}}),
+        "responses": _responses("InferenceAnswer", _EXAMPLE),
+    }
+
+
+def _predict() -> dict[str, Any]:
+    raw = {kind: {"schema": _FILE} for kind in ("image/jpeg", "audio/wav", "text/plain")}
+    return {
+        "tags": ["inference"],
+        "summary": "Call the default model of what is sent",
+        "description": (
+            "As the call of a model, without its name: the content says whether it is an image, a recording, text "
+            "or tensors, and the default of that answers. What is neither, or several at once, is refused."
+        ),
+        "operationId": "predict",
+        "requestBody": _body(raw),
+        "responses": _responses("PredictAnswer", {**_EXAMPLE, "modality": "image", "latency_ms": 7.6}),
+    }
+
+
+def _body(raw: dict[str, Any]) -> dict[str, Any]:
+    form = {
+        "type": "object",
+        "properties": {"image": _FILE, "audio": _FILE, "file": _FILE, "parameters": {"type": "string"}},
+    }
+    content = {
+        "multipart/form-data": {"schema": form},
+        **raw,
+        "application/json": {"schema": {"$ref": "#/components/schemas/JsonInference"}},
+    }
+    return {"required": True, "content": content}
+
+
+def _responses(answer: str, example: dict[str, Any]) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{answer}"}, "example": example}}
+    return {
+        "200": {"description": "The answer.", "content": content},
+        **{str(status): {"description": text, "content": error} for status, text in _ERRORS.items()},
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dependencies import House, Operator, Reading, Viewer, actor_of
 from app.internal.models import ModelName
@@ -14,9 +15,11 @@ from app.state import Platform
 from app.tallies import health_of
 from core.control.actor import Actor
 from core.control.deploying import deploy, find_model, roll_back, undeploy
+from core.control.nodes import states_of
 from core.database.repositories.deployments import Deployments
 from core.database.tables import Deployment, DeploymentStatus
 from core.errors import NotFound
+from core.kill_points import reach
 from core.serving.deployment import Deployment as LiveDeployment
 from core.serving.runner import RunnerStats
 from core.serving.version_health import Snapshot
@@ -26,6 +29,7 @@ from schemas.deployments import (
     DeploymentAnswer,
     DeploymentPut,
     Desired,
+    ElsewhereAnswer,
     Observed,
     ObservedVersion,
     QueueAnswer,
@@ -45,6 +49,8 @@ async def put_deployment(
     async with house.database.transaction() as session:
         row = await deploy(session, name, body.model_dump(), house.settings.inference, actor_of(request, operator))
         generation = row.generation
+        reach("deploy.written")
+    reach("deploy.committed")
     return _accepted(house, generation)
 
 
@@ -56,8 +62,11 @@ async def get_deployment(name: ModelName, _: Viewer, house: House, session: Read
     if desired is None:
         raise NotFound(f"The model {name} has never been deployed.")
     observed = await Deployments(session).observed(model.id)
-    status = observed[0] if observed else None
-    return DeploymentAnswer(desired=_desired(desired), observed=await _observed(house, name, desired, status))
+    status = next((row for row in observed if row.node == house.node), None)
+    answer = await observed_answer(house, name, desired, status)
+    others = [row for row in observed if row.node != house.node]
+    answer.elsewhere = await _elsewhere(session, others) if others else []
+    return DeploymentAnswer(desired=desired_answer(desired), observed=answer)
 
 
 @router.post("/rollback", status_code=202, summary="Roll back", responses=_CONFLICT)
@@ -86,7 +95,8 @@ def _accepted(house: Platform, generation: int) -> DeploymentAccepted:
     return DeploymentAccepted(generation=generation, state="pending")
 
 
-def _desired(row: Deployment) -> Desired:
+def desired_answer(row: Deployment) -> Desired:
+    """What was asked for, by its row."""
     return Desired.model_validate(
         {
             **row.spec,
@@ -98,7 +108,10 @@ def _desired(row: Deployment) -> Desired:
     )
 
 
-async def _observed(house: Platform, name: str, desired: Deployment, status: DeploymentStatus | None) -> Observed:
+async def observed_answer(
+    house: Platform, name: str, desired: Deployment, status: DeploymentStatus | None
+) -> Observed:
+    """What is, by its row and by what this process serves and counts."""
     live = [served.target for served in house.catalogue.serving(name)]
     deployments = [target for target in live if isinstance(target, LiveDeployment)]
     stats = [await deployment.stats() for deployment in deployments]
@@ -123,7 +136,25 @@ async def _observed(house: Platform, name: str, desired: Deployment, status: Dep
         why_not_batching=_why_not_batching(deployments, stats),
         memory_bytes=sum(one.memory_bytes or 0 for one in versions if one.state != "idle"),
         updated_at=status.updated_at if status else None,
+        node=house.node,
     )
+
+
+async def _elsewhere(session: AsyncSession, rows: Sequence[DeploymentStatus]) -> list[ElsewhereAnswer]:
+    """Of the servers that are known; what one had told that has left the list is of no interest."""
+    alive = {state.row.name: state.alive for state in await states_of(session)}
+    return [
+        ElsewhereAnswer(
+            node=row.node,
+            alive=alive[row.node],
+            generation=row.generation,
+            state=row.state,
+            reason=row.reason,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+        if row.node in alive
+    ]
 
 
 def _summed(counts: Iterable[Mapping[int, int]]) -> dict[str, int]:

@@ -29,7 +29,7 @@ ImportId = Annotated[int, Path(ge=1, le=2_000_000_000, description="The import's
 async def start_import(request: Request, body: ImportCreate, operator: Operator, house: House) -> ImportAnswer:
     """Fetch a model and add it, or its next version. It goes on in the background: ask for it again to follow."""
     told = Told(task=body.task, description=body.description, manifest=body.manifest)
-    return _answer(await house.imports.start(body.source, body.name, told, actor_of(request, operator)))
+    return import_answer(await house.imports.start(body.source, body.name, told, actor_of(request, operator)))
 
 
 @router.get("", summary="List imports")
@@ -38,7 +38,7 @@ async def list_imports(
 ) -> Page[ImportAnswer]:
     """Imports, newest first; the last 1000 are remembered."""
     rows, next_cursor = await Rows(session).page(limit, cursor)
-    return Page(items=[_answer(row) for row in rows], next_cursor=next_cursor)
+    return Page(items=[import_answer(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{import_id}", summary="One import")
@@ -47,16 +47,17 @@ async def get_import(import_id: ImportId, _: Viewer, session: Reading) -> Import
     row = await Rows(session).get(import_id)
     if row is None:
         raise NotFound(f"There is no import {import_id}.")
-    return _answer(row)
+    return import_answer(row)
 
 
 @router.delete("/{import_id}", summary="Cancel an import", responses={409: {"model": ErrorBody}})
 async def cancel_import(request: Request, import_id: ImportId, operator: Operator, house: House) -> ImportAnswer:
     """End an import that is under way; what has come is kept, so that another one goes on from there."""
-    return _answer(await house.imports.cancel(import_id, actor_of(request, operator)))
+    return import_answer(await house.imports.cancel(import_id, actor_of(request, operator)))
 
 
-def _answer(row: Import) -> ImportAnswer:
+def import_answer(row: Import) -> ImportAnswer:
+    """An import as the wire has it; one whose process has died has failed."""
     fields = ("id", "source", "state", "reason", "done_bytes", "total_bytes", "commit", "version", "created_by")
     value = {
         **{field: getattr(row, field) for field in fields},

@@ -1,4 +1,4 @@
-"""Searching for the best way to run a version: begin, watch, cancel."""
+"""Searching for the best way to run a version: begin, watch, cancel, apply."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.dependencies import House, Operator, Reading, Viewer, actor_of
 from app.internal.models import ModelName
 from app.state import Platform
 from core.control.artifact_choice import why_stale
-from core.control.deploying import find_model
+from core.control.deploying import find_version
+from core.control.following import follow, unfollow
 from core.control.optimising import begin
+from core.control.searches import cancel, latest
 from core.database.repositories.optimisations import UNDER_WAY, Optimisations
-from core.database.repositories.versions import Versions
-from core.database.tables import Optimisation, Version
+from core.database.tables import Optimisation
 from core.engines.registry import engine_class
-from core.errors import NotFound
 from schemas.base import ErrorBody
-from schemas.optimisations import OptimisationAccepted, OptimisationAnswer, OptimisePost
+from schemas.optimisations import (
+    OptimisationAccepted,
+    OptimisationAnswer,
+    OptimisePost,
+    RecommendationFollowed,
+    RecommendationPut,
+)
 
 router = APIRouter(prefix="/models/{name}/versions/{number}", tags=["optimisation"])
 
@@ -47,7 +52,7 @@ async def optimise(
     for engine in body.engines or ():
         engine_class(engine)
     async with house.database.transaction() as session:
-        version = await _version(session, name, number)
+        version = await find_version(session, name, number)
         optimisation_id = await begin(session, version, name, body.model_dump(), actor_of(request, operator))
     house.optimisations.wake()
     return OptimisationAccepted(id=optimisation_id, status="queued")
@@ -56,35 +61,56 @@ async def optimise(
 @router.get("/trials", summary="The newest search and its trials", responses=_MISSING)
 async def trials(name: ModelName, number: Number, _: Viewer, session: Reading) -> OptimisationAnswer:
     """How far it is, what each trial measured, and what is recommended and why."""
-    return _answer(await _latest(session, name, number))
+    return optimisation_answer(await latest(session, name, number))
 
 
 @router.get("/trials/events", summary="Follow the newest search", responses=_EVENTS, response_model=None)
 async def events(name: ModelName, number: Number, _: Viewer, house: House) -> StreamingResponse:
     """Server-sent events: `progress` after every change, and `end` once it has ended."""
     async with house.database.session() as session:
-        row = await _latest(session, name, number)
+        row = await latest(session, name, number)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_follow(house, row), media_type="text/event-stream", headers=headers)
 
 
 @router.delete("/optimise", status_code=204, summary="Cancel the search", responses=_MISSING)
-async def cancel(request: Request, name: ModelName, number: Number, operator: Operator, house: House) -> Response:
+async def cancel_search(
+    request: Request, name: ModelName, number: Number, operator: Operator, house: House
+) -> Response:
     """End the newest search, if it has not ended; what was measured stays to be seen."""
     async with house.database.transaction() as session:
-        row = await _latest(session, name, number)
-        if row.status in UNDER_WAY:
-            await Optimisations(session).request_cancel(row)
-            detail = {"optimisation": row.id}
-            await actor_of(request, operator).note(session, "version.optimise_cancel", f"{name}/{number}", detail)
+        await cancel(session, name, number, actor_of(request, operator))
     house.optimisations.wake()
     return Response(status_code=204)
+
+
+@router.put("/recommendation", summary="Apply a recommendation", responses={**_MISSING, 409: _MISSING[404]})
+async def put_recommendation(
+    request: Request, name: ModelName, number: Number, body: RecommendationPut, operator: Operator, house: House
+) -> RecommendationFollowed:
+    """Let deployments with `engine: auto` follow it: one that has the version in service at once, others later."""
+    async with house.database.transaction() as session:
+        actor = actor_of(request, operator)
+        search, generation = await follow(session, name, number, body.search, actor)
+    house.reconciler.wake()
+    return RecommendationFollowed(search=search, generation=generation)
+
+
+@router.delete("/recommendation", summary="Go back to the uploaded form", responses=_MISSING)
+async def delete_recommendation(
+    request: Request, name: ModelName, number: Number, operator: Operator, house: House
+) -> RecommendationFollowed:
+    """Follow none of the version's recommendations: it runs as uploaded until one is applied again."""
+    async with house.database.transaction() as session:
+        generation = await unfollow(session, name, number, actor_of(request, operator))
+    house.reconciler.wake()
+    return RecommendationFollowed(search=None, generation=generation)
 
 
 async def _follow(house: Platform, row: Optimisation) -> AsyncIterator[bytes]:
     said, silent_s = b"", 0.0
     while True:
-        answer = orjson.dumps(_answer(row).model_dump(mode="json"))
+        answer = orjson.dumps(optimisation_answer(row).model_dump(mode="json"))
         ended = row.status not in UNDER_WAY
         if answer != said:
             said, silent_s = answer, 0.0
@@ -104,22 +130,8 @@ async def _follow(house: Platform, row: Optimisation) -> AsyncIterator[bytes]:
         row = found
 
 
-async def _version(session: AsyncSession, name: str, number: int) -> Version:
-    model = await find_model(session, name)
-    version = await Versions(session).get(model.id, number)
-    if version is None:
-        raise NotFound(f"The model {name} has no version {number}.")
-    return version
-
-
-async def _latest(session: AsyncSession, name: str, number: int) -> Optimisation:
-    row = await Optimisations(session).latest((await _version(session, name, number)).id)
-    if row is None:
-        raise NotFound(f"Version {number} of {name} has never been optimised.")
-    return row
-
-
-def _answer(row: Optimisation) -> OptimisationAnswer:
+def optimisation_answer(row: Optimisation) -> OptimisationAnswer:
+    """A search by its row."""
     answer = OptimisationAnswer.model_validate(row)
     if row.recommendation is not None:
         answer.stale = why_stale(row)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.dependencies import Cursor, House, Limit, Operator, Reading, Viewer, actor_of
 from app.internal.models import ModelName
-from app.internal.upload_form import receive_form
+from app.internal.upload_form import form_doc, receive_form
 from core.control.deploying import find_model
 from core.database.repositories.samples import Samples
 from core.errors import NotFound
@@ -20,28 +20,13 @@ router = APIRouter(prefix="/models/{name}/samples", tags=["samples"])
 SampleId = Annotated[int, Path(ge=1, le=2**31 - 1, description="The sample's id.")]
 Kind = Annotated[SampleKind | None, Query(description="Only those of this kind.")]
 _FIELDS = frozenset({"label", "labels"})
-_UPLOAD_DOC: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "One input, or a zip of them, in which a labels.csv may lie.",
-                        },
-                        "label": {"type": "string", "description": "The right answer, for one input."},
-                        "labels": {"type": "string", "description": "The text of a labels.csv or labels.jsonl."},
-                    },
-                }
-            }
-        },
-    }
-}
+_UPLOAD_DOC = form_doc(
+    "One input, or a zip of them, in which a labels.csv may lie.",
+    {
+        "label": {"type": "string", "description": "The right answer, for one input."},
+        "labels": {"type": "string", "description": "The text of a labels.csv or labels.jsonl."},
+    },
+)
 
 
 @router.post(
@@ -55,9 +40,8 @@ async def add_samples(request: Request, name: ModelName, operator: Operator, hou
     """Add one input, or a zip of them. All of an upload is taken, or nothing."""
     model = await house.uploads.check_existing(name)
     form = await receive_form(request, house.store, _FIELDS)
-    assert form.received is not None
     label, labels = form.fields.get("label"), form.fields.get("labels")
-    done = await house.samples.add(model, form.received, form.filename, label, labels, actor_of(request, operator))
+    done = await house.samples.add(model, form.file, form.filename, label, labels, actor_of(request, operator))
     async with house.database.session() as session:
         count, _ = await Samples(session).totals(model.id)
     return SamplesAdded(added=done.added, known=done.known, count=count)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -19,6 +20,9 @@ MAX_PARTS = 16
 MAX_HEADER_BYTES = 8 * 1024
 CHUNK_TIMEOUT_S = 60.0
 
+BeforeFile = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Is told the fields before the file, and raises where the file shall not be taken."""
+
 
 @dataclass(slots=True)
 class Form:
@@ -27,6 +31,19 @@ class Form:
     fields: dict[str, str] = field(default_factory=dict)
     filename: str = ""
     received: Received | None = None
+
+    @property
+    def file(self) -> Received:
+        """The file of a form that `receive_form` has answered."""
+        assert self.received is not None
+        return self.received
+
+
+def form_doc(file: str, fields: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    """What OpenAPI is told of such a form: `file` describes the file, `fields` are the others' schemas."""
+    properties = {"file": {"type": "string", "format": "binary", "description": file}, **fields}
+    schema = {"type": "object", "required": ["file", *required], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 class _Events:
@@ -56,11 +73,12 @@ class _Events:
 class _Reader:
     """Follows one form: small fields into memory, the field `file` into the upload."""
 
-    def __init__(self, upload: Upload, known: frozenset[str]) -> None:
+    def __init__(self, upload: Upload, known: frozenset[str], before_file: BeforeFile | None) -> None:
         self.form = Form()
         self.whole = False
         self._upload = upload
         self._known = known
+        self._before_file = before_file
         self._parts = 0
         self._header = (b"", b"")
         self._headers: dict[bytes, bytes] = {}
@@ -86,6 +104,8 @@ class _Reader:
             self._begin()
         elif event == "headers_finished":
             self._named()
+            if self._name == "file" and self._before_file is not None:
+                await self._before_file(self.form.fields)
         elif event == "part_end":
             self._end()
         elif event == "end":
@@ -138,15 +158,19 @@ class _Reader:
         return True
 
 
-async def receive_form(request: Request, store: ArtifactStore, known: frozenset[str]) -> Form:
+async def receive_form(
+    request: Request, store: ArtifactStore, known: frozenset[str], before_file: BeforeFile | None = None
+) -> Form:
     """Read the form; on any error nothing of the file stays. The caller owns `received` afterwards.
+
+    Whatever `before_file` raises ends it before a byte of the file is kept.
 
     Raises BadRequest, MalformedBody, TooLarge, StorageFull.
     """
     announced = request.headers.get("content-length", "")
     expected = int(announced) if announced.isdigit() else None
     async with store.receive(expected) as upload:
-        reader = _Reader(upload, known)
+        reader = _Reader(upload, known, before_file)
         events = _Events()
         parser = MultipartParser(_boundary(request), events.callbacks())  # type: ignore[arg-type]
         try:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from app.dependencies import Admin, Cursor, Limit, Reading, UnitOfWork, actor_of
-from core.access.passwords import check_password, hash_password
-from core.database.repositories.sessions import Sessions
+from fastapi import APIRouter, Path, Request, Response
+
+from app.dependencies import Admin, Cursor, House, Limit, Reading, UnitOfWork, actor_of
+from app.internal.sessions import session_page
+from core.control import user_changes
+from core.control.user_changes import find_user, hashed_password
 from core.database.repositories.users import Users
-from core.database.tables import User
-from core.errors import Conflict, NotFound
+from schemas.auth import SessionAnswer
 from schemas.base import Page
 from schemas.users import UserAnswer, UserCreate, UserPatch
 
 router = APIRouter(prefix="/users", tags=["users"])
+
+UserId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 @router.get("", summary="List users")
@@ -24,56 +28,57 @@ async def list_users(_: Admin, session: Reading, limit: Limit = 50, cursor: Curs
 
 
 @router.post("", status_code=201, summary="Add a user")
-async def add_user(request: Request, body: UserCreate, admin: Admin, session: UnitOfWork) -> UserAnswer:
+async def add_user(request: Request, body: UserCreate, admin: Admin, house: House) -> UserAnswer:
     """Add someone who may sign in."""
-    check_password(body.password)
-    user = await Users(session).add(body.name, await hash_password(body.password), body.role)
-    await actor_of(request, admin).note(session, "user.create", user.name, {"role": user.role})
-    return UserAnswer.model_validate(user)
+    hashed = await hashed_password(body.password, body.name)
+    actor = actor_of(request, admin)
+    async with house.database.transaction() as session:
+        user = await user_changes.add_user(
+            session, body.name, hashed, body.role, actor, must_change=body.must_change_password
+        )
+        return UserAnswer.model_validate(user)
 
 
 @router.patch("/{user_id}", summary="Change a user")
 async def change_user(
-    request: Request, user_id: int, body: UserPatch, admin: Admin, session: UnitOfWork
+    request: Request, user_id: UserId, body: UserPatch, admin: Admin, house: House
 ) -> UserAnswer:
     """Change role or password, disable or enable. Disabling and a new password end all sessions at once."""
-    user = await _find(session, user_id)
-    loses_admin = user.role == "admin" and (body.disabled is True or body.role not in (None, "admin"))
-    if loses_admin and not user.disabled:
-        await _keep_one_admin(session)
-    changed = body.model_dump(exclude_none=True, exclude={"password"})
-    for field, value in changed.items():
-        setattr(user, field, value)
+    hashed = None
     if body.password is not None:
-        check_password(body.password)
-        user.password_hash = await hash_password(body.password)
-        changed["password"] = "changed"  # noqa: S105  # says that it was, not what it is
-    if body.disabled or body.password is not None:
-        await Sessions(session).revoke_all_for(user.id)
-    await session.flush()
-    await session.refresh(user)
-    await actor_of(request, admin).note(session, "user.update", user.name, changed)
-    return UserAnswer.model_validate(user)
+        async with house.database.session() as session:
+            name = (await find_user(session, user_id)).name
+        hashed = await hashed_password(body.password, name)
+    changes = body.model_dump(exclude_none=True, exclude={"password"})
+    actor = actor_of(request, admin)
+    async with house.database.transaction() as session:
+        user = await user_changes.change_user(session, user_id, changes, actor, password_hash=hashed)
+        return UserAnswer.model_validate(user)
 
 
 @router.delete("/{user_id}", status_code=204, summary="Remove a user")
-async def remove_user(request: Request, user_id: int, admin: Admin, session: UnitOfWork) -> Response:
+async def remove_user(request: Request, user_id: UserId, admin: Admin, session: UnitOfWork) -> Response:
     """Remove a user with all sessions; the last administrator stays."""
-    user = await _find(session, user_id)
-    if user.role == "admin" and not user.disabled:
-        await _keep_one_admin(session)
-    await Users(session).delete(user)
-    await actor_of(request, admin).note(session, "user.delete", user.name)
+    await user_changes.remove_user(session, user_id, actor_of(request, admin))
     return Response(status_code=204)
 
 
-async def _find(session: UnitOfWork, user_id: int) -> User:
-    user = await Users(session).get(user_id)
-    if user is None:
-        raise NotFound("There is no such user.")
-    return user
+@router.get("/{user_id}/sessions", summary="A user's sessions")
+async def list_sessions(user_id: UserId, admin: Admin, session: Reading, house: House) -> Page[SessionAnswer]:
+    """Where a user is signed in, the session used last first; at most 1000."""
+    await find_user(session, user_id)
+    return session_page(await house.access.sessions.open_sessions(user_id), admin.session_id)
 
 
-async def _keep_one_admin(session: UnitOfWork) -> None:
-    if await Users(session).count_active_admins() <= 1:
-        raise Conflict("This is the last administrator; make someone else one first.")
+@router.delete("/{user_id}/sessions", status_code=204, summary="End a user's sessions")
+async def end_sessions(request: Request, user_id: UserId, admin: Admin, session: UnitOfWork) -> Response:
+    """End all sessions of a user, at once; of one's own, all but this one."""
+    await user_changes.end_sessions(session, user_id, actor_of(request, admin), keep=admin.session_id)
+    return Response(status_code=204)
+
+
+@router.delete("/{user_id}/totp", status_code=204, summary="Reset a user's second factor")
+async def reset_second_factor(request: Request, user_id: UserId, admin: Admin, session: UnitOfWork) -> Response:
+    """Ask the user for no code any more, as when the app is lost; ends all sessions of that user."""
+    await user_changes.reset_second_factor(session, user_id, actor_of(request, admin))
+    return Response(status_code=204)
