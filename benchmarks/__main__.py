@@ -22,11 +22,23 @@ BENCHMARKS = (
     "crash",
     "overload",
     "many_models_and_tokens",
+    "door_cost",
+    "limits",
+    "revocation",
     "workers",
+    "pipeline",
     "slots",
     "hot_path",
     "memory_budget",
     "optimiser",
+    "detector",
+    "speech",
+    "text_embedding",
+    "streams",
+    "cached_embedding",
+    "dashboard",
+    "watched",
+    "observed",
 )
 SHORT = ("--seconds", "2", "--rounds", "1", "--no-save")
 

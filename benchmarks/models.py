@@ -47,11 +47,20 @@ def tiny_answer() -> list[float]:
 
 def classifier_package() -> Path:
     """The demo classifier with its manifest and labels, as a zip that `model add` takes."""
-    path = scratch("models") / "classifier.zip"
+    return _package("classifier", DEMO_MODEL)
+
+
+def detector_package() -> Path:
+    """The demo detector, the same."""
+    return _package("detector", DEMO_MODEL.parent / "centernet-mobilenetv3")
+
+
+def _package(name: str, folder: Path) -> Path:
+    path = scratch("models") / f"{name}.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(DEMO_MODEL.rglob("*")):
+        for file in sorted(folder.rglob("*")):
             if file.is_file():
-                archive.write(file, file.relative_to(DEMO_MODEL).as_posix())
+                archive.write(file, file.relative_to(folder).as_posix())
     return path
 
 

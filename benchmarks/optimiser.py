@@ -25,7 +25,7 @@ from benchmarks.harness.pulvinar import MODEL_OF, Installation, PulvinarPeer
 from benchmarks.harness.report import Reach, at_least, at_most
 from benchmarks.harness.rounds import Comparison, compare
 from benchmarks.harness.workload import Kind, photo
-from demo.demo import crops
+from demo.tuning import crops
 
 LATENCY_AIM, HTTP_AIM, WITHIN_S, MOST_LOSS = 1.7, 2.5, 180.0, 0.01
 

@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "wrk": _first_line(["wrk", "--version"]),
         "load_average_1m": round(os.getloadavg()[0], 2),
-        "revision": _revision(),
+        "revision": revision(),
         "versions": package_versions(Path(sys.executable)),
     }
 
@@ -67,7 +67,7 @@ def _cpu_model() -> str:
     return platform.processor()
 
 
-def _revision() -> str:
+def revision() -> str:
     head = _first_line(["git", "rev-parse", "HEAD"])
     return head + ("+changes" if _first_line(["git", "status", "--porcelain"]) else "")
 

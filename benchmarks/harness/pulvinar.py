@@ -38,11 +38,14 @@ class Installation:
         if not keep:
             shutil.rmtree(self.data_dir, ignore_errors=True)
         self.token = ""
+        self.more_env: dict[str, str] = {}
+        """What its processes are told besides."""
 
     @property
     def env(self) -> dict[str, str]:
         """What its processes are told."""
-        return {"PULVINAR_ADMIN_PASSWORD": PASSWORD, "PULVINAR_DATA_DIR": str(self.data_dir)}
+        told = {"PULVINAR_ADMIN_PASSWORD": PASSWORD, "PULVINAR_DATA_DIR": str(self.data_dir)}
+        return {**told, **self.more_env}
 
     def cli(self, *arguments: str) -> str:
         """Run the command line on this installation; returns what it printed. Raises DidNotStart."""
@@ -141,6 +144,15 @@ class Admin:
     def rollback(self, model: str, wait_s: float = 60) -> float:
         """Back to the version before; returns the seconds it took."""
         return self._apply("POST", f"/models/{model}/deployment/rollback", model, wait_s, None)
+
+    def make_token(self, name: str) -> tuple[int, str]:
+        """A token that nothing restricts: its id and its secret."""
+        made = self._json("POST", "/tokens", {"name": name})
+        return made["id"], made["secret"]
+
+    def revoke_token(self, token_id: int) -> None:
+        """Revoke a token; returns once that is answered."""
+        self._json("DELETE", f"/tokens/{token_id}")
 
     def _apply(self, method: str, path: str, model: str, wait_s: float, body: dict[str, Any] | None) -> float:
         began = time.monotonic()
