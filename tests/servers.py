@@ -7,21 +7,26 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 import psutil
 
+from tests.starts import Start
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "run.py"
 DEMO_MODEL = ROOT / "demo/models/efficientnet-lite0"
+DETECTOR = ROOT / "demo/models/centernet-mobilenetv3"
 DEMO_IMAGES = ROOT / "demo/images"
 PASSWORD = "correct horse battery"
 INTERNAL = "/api/v1/internal"
@@ -47,15 +52,23 @@ def free_port() -> int:
         return port
 
 
-def wait_until(what: str, look: Callable[[], T | None], timeout_s: float = 30, every_s: float = 0.02) -> T:
-    """The first answer of `look` that is true; fails with `what` when none comes in time."""
-    deadline = time.monotonic() + timeout_s
+SELDOM_S = 0.3
+
+
+def wait_until(what: str, look: Callable[[], T | None], timeout_s: float = 30, every_s: float | None = None) -> T:
+    """The first answer of `look` that is true; fails with `what` when none comes in time.
+
+    Without `every_s` it looks less often the longer it waits, a fifth too late at most: what is waited for
+    needs the processor too. What lasts but a moment needs `every_s`.
+    """
+    began = time.monotonic()
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
-        time.sleep(every_s)
+        waited = time.monotonic() - began
+        assert waited < timeout_s, f"{what} did not happen within {timeout_s:g} s"
+        time.sleep(every_s or max(0.02, min(waited / 5, SELDOM_S)))
 
 
 def zip_bytes(files: Mapping[str, bytes | str], compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -67,11 +80,9 @@ def zip_bytes(files: Mapping[str, bytes | str], compression: int = zipfile.ZIP_S
     return buffer.getvalue()
 
 
-def demo_package() -> bytes:
-    """The demo classifier as an administrator would upload it."""
-    return zip_bytes(
-        {name: (DEMO_MODEL / name).read_bytes() for name in ("model.onnx", "model.yaml", "labels.txt")}
-    )
+def demo_package(model: Path = DEMO_MODEL) -> bytes:
+    """A model of the demo, by default the classifier, as an administrator would upload it."""
+    return zip_bytes({name: (model / name).read_bytes() for name in ("model.onnx", "model.yaml", "labels.txt")})
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -84,16 +95,24 @@ class RunningServer:
     """`with RunningServer(folder) as server:` runs `run.py` on `folder/data` until the block ends.
 
     Leaving the block stops it with SIGTERM and asserts a clean end: exit code 0 within the drain time, and a log
-    without a sign of failure, but for what `expected_in_log` lists.
+    without a sign of failure, but for what `expected_in_log` lists. With `whole` the process is a new one, imports
+    and all; without, a fork of one that has loaded the program (`tests.starts`).
     """
 
     def __init__(
-        self, folder: Path, variables: Mapping[str, str] | None = None, *, flags: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        variables: Mapping[str, str] | None = None,
+        *,
+        flags: tuple[str, ...] = (),
+        whole: bool = False,
     ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.log_path = folder / "server.log"
         self.drain_s = 3.0
+        self.patience_s = 30.0
+        """So long it is waited for a start, readiness and deployments, whatever else the machine does."""
         self.expected_in_log: list[str] = []
         self.variables = {
             "PULVINAR_ADMIN_PASSWORD": PASSWORD,
@@ -101,12 +120,16 @@ class RunningServer:
             "PULVINAR_SERVER__DRAIN_S": str(self.drain_s),
             "PULVINAR_DATABASE__POLL_S": "0.2",
             "PULVINAR_ACCESS__LOGIN_RATE": "10000/minute",
+            "PULVINAR_ACCESS__USER_FAILURE_RATE": "10000/minute",
             **(variables or {}),
         }
         self.flags = flags
+        self.whole = whole
+        self.trusts: ssl.SSLContext | None = None
+        """The authority of the server's certificate, where it speaks TLS."""
         self.port = 0
         self.client = httpx.Client()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Start | None = None
         self._auth: dict[str, str] = {}
         self._logged_before = 0
 
@@ -129,7 +152,7 @@ class RunningServer:
     # The process
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Start:
         """The server's process."""
         assert self._process is not None, "the server is not running"
         return self._process
@@ -138,28 +161,26 @@ class RunningServer:
         """Start the process and wait until it is live, and then until it is ready."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        command = [
-            sys.executable,
-            str(RUN),
-            "--data-dir",
-            str(self.data_dir),
-            "--port",
-            str(self.port),
-            *self.flags,
-        ]
+        arguments = ["--data-dir", str(self.data_dir), "--port", str(self.port), *self.flags]
+        env = environment(self.variables)
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.folder, env=environment(self.variables), stdout=log, stderr=log
-            )
+            if self.whole:
+                command = [sys.executable, str(RUN), *arguments]
+                self._process = subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log)
+            else:
+                self._process = Start(arguments, cwd=self.folder, env=env, stdout=log, stderr=log)
         self.client.close()
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
-        wait_until("The server's start", self._is_live)
+        scheme = "http" if self.trusts is None else "https"
+        self.client = httpx.Client(
+            base_url=f"{scheme}://127.0.0.1:{self.port}", timeout=30, trust_env=False, verify=self.trusts or True
+        )
+        wait_until("The server's start", self._is_live, self.patience_s)
         if wait_ready:
             self.wait_ready()
 
     def wait_ready(self) -> None:
         """Wait until everything that should be served is."""
-        wait_until("Readiness", lambda: self.client.get("/health/ready").status_code == 200)
+        wait_until("Readiness", lambda: self.client.get("/health/ready").status_code == 200, self.patience_s)
 
     def terminate(self) -> None:
         """Ask it to stop, and do not wait."""
@@ -167,7 +188,7 @@ class RunningServer:
 
     def wait_stopped(self) -> None:
         """Wait for the end of a process that was asked to stop; it must be an orderly one."""
-        code = self.process.wait(self.drain_s + 10)
+        code = self.process.wait(self.drain_s + 20)  # then 10 s for a run that goes on, and 5 at last
         self.client.close()
         self._process = None
         assert code == 0, f"the server ended with {code}:\n{self.log()[-4000:]}"
@@ -291,7 +312,7 @@ class RunningServer:
             rests = observed["generation"] == generation and observed["state"] in ("serving", "failed", "stopped")
             return observed if rests else None
 
-        observed = wait_until(f"Generation {generation} of {name}", look)
+        observed = wait_until(f"Generation {generation} of {name}", look, self.patience_s)
         assert observed["state"] == state, observed
         return observed
 
@@ -344,16 +365,23 @@ class RunningServer:
 
 
 def run_cli(
-    *arguments: str, cwd: Path, stdin: str = "", variables: Mapping[str, str] | None = None
+    *arguments: str, cwd: Path, stdin: str = "", variables: Mapping[str, str] | None = None, whole: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `run.py` with these arguments to its end."""
-    return subprocess.run(
-        [sys.executable, str(RUN), *arguments],
-        cwd=cwd,
-        env=environment(variables),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    """Run `run.py` with these arguments to its end; `whole` as of RunningServer."""
+    env = environment(variables)
+    if whole:
+        command = [sys.executable, str(RUN), *arguments]
+        return subprocess.run(
+            command, cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=90, check=False
+        )
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(stdin.encode())
+        given.seek(0)
+        started = Start(arguments, cwd=cwd, env=env, stdin=given, stdout=out, stderr=err)
+        try:
+            code = started.wait(90)
+        finally:
+            started.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([*arguments], code, out.read().decode(), err.read().decode())

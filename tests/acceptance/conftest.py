@@ -12,8 +12,6 @@ import httpx
 import pytest
 
 from tests.acceptance import onnx_models
-from tests.acceptance.answers import is_cat
-from tests.acceptance.pictures import CAT_JPEG
 from tests.conftest import Demo, StartServer
 from tests.servers import RunningServer, wait_until
 
@@ -26,18 +24,6 @@ def tensors(demo: Demo) -> Demo:
         demo.server.deploy(name)
     demo.server.upload("idle", onnx_models.scale(3))
     return demo
-
-
-@pytest.fixture
-def unharmed(demo: Demo) -> Iterator[Demo]:
-    """The demo server, which must answer right after the test, and have nothing of an upload lying about."""
-    models = {model["name"] for model in demo.server.ok("GET", "/models?limit=500")["items"]}
-    artifacts = demo.server.artifacts()
-    yield demo
-    assert is_cat(demo.server.infer("classifier", demo.token, content=CAT_JPEG))
-    wait_until("An empty folder of incoming uploads", lambda: not demo.server.incoming(), 5)
-    assert {model["name"] for model in demo.server.ok("GET", "/models?limit=500")["items"]} == models
-    assert demo.server.artifacts() == artifacts
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,16 @@ def scale(factor: float = 2.0) -> bytes:
     return _model(nodes, [_floats("x", "batch", 4)], [_floats("y", "batch", 4)], weights)
 
 
+def touchy(factor: float) -> bytes:
+    """`x` FP32 [batch, 4] of zeros and ones, times `factor`, is `y`; its run fails where a number is larger."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["answers", "place"], ["y"]),
+    ]
+    weights = {"answers": np.array([0, factor], np.float32)}
+    return _model(nodes, [_floats("x", "batch", 4)], [_floats("y", "batch", 4)], weights)
+
+
 def wide(columns: int) -> bytes:
     """`x` FP32 [batch, 1] in every column of `y`: an answer that takes a while to be written."""
     nodes = [helper.make_node("Mul", ["x", "ones"], ["y"])]

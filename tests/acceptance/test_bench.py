@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from core.database import migration
+from core.database.session import Database
+from core.settings import Settings
 from tests.acceptance import onnx_models
 from tests.acceptance.pictures import CAT_JPEG
 from tests.conftest import Demo
+from tests.integration.control.recommended import Recommended
 from tests.servers import RUN, environment, run_cli
 
 QUICK = ("--seconds", "0.3", "--warm-up", "0.1", "--concurrency", "1,4")
@@ -38,7 +44,7 @@ def test_every_layer_is_measured_and_written_down(house: Path) -> None:
         "bench", "scale", *QUICK, "--rate", "40", *files, cwd=house, variables={"TMPDIR": str(house / "tmp")}
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("scale version 1 (tensor) by onnx")
+    assert re.match(r"scale version 1 \(tensor\) by onnx \S+ as uploaded, on cpu", ended.stdout)
     assert "… http, 4 callers" in ended.stderr
     found = json.loads((house / "b.json").read_text())
     assert found["complete"]
@@ -56,6 +62,38 @@ def test_every_layer_is_measured_and_written_down(house: Path) -> None:
     assert page.count("<svg") == 4
     assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg)", page)
     _left_nothing(house)
+
+
+def test_what_a_search_recommends_is_what_is_measured(tmp_path: Path) -> None:
+    async def fill() -> int:
+        settings = Settings(data_dir=tmp_path / "data")
+        settings.data_dir.mkdir()
+        await migration.upgrade(settings.database_url)
+        database = Database(settings.database_url)
+        with ThreadPoolExecutor(1) as threads:
+            place = Recommended(database, settings.data_dir, threads)
+            await place.fill()
+            search = await place.search()
+        # Only what it was converted to can be loaded: no layer can measure anything else.
+        uploaded = place.store.path(place.version.sha256) / "model.onnx"
+        uploaded.chmod(0o600)
+        uploaded.write_bytes(b"no model")
+        await database.close()
+        return search
+
+    search = asyncio.run(fill())
+    files = ("--rate", "none", "--concurrency", "1", "--json", "b.json")
+    ended = run_cli("bench", "scale", *QUICK, *files, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert f" in int8 (int8-static), as search {search} recommends, on cpu" in ended.stdout
+    found = json.loads((tmp_path / "b.json").read_text())
+    about = found["about"]
+    assert (about["engine"], about["precision"], about["optimisation"]) == ("onnx", "int8", search)
+    assert [point["layer"] for point in found["points"]] == ["engine", "core", "http"]
+    for point in found["points"]:
+        _is_sound(point)
+    named = run_cli("bench", "scale", *QUICK, "--engine", "onnx", cwd=tmp_path)
+    assert "ONNX Runtime cannot load" in named.stderr, "a named engine runs the upload"
 
 
 def _is_sound(point: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
+import psutil
 import pytest
 
 from tests.acceptance.answers import refused
@@ -99,8 +101,68 @@ def _trickle(caller: socket.socket) -> bool:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path_factory.mktemp("impatient"), {"PULVINAR_SERVER__KEEP_ALIVE_S": "0.5"}) as server:
+    variables = {"PULVINAR_SERVER__KEEP_ALIVE_S": "0.5", "PULVINAR_INFERENCE__BODY_TIMEOUT_S": "0.5"}
+    with RunningServer(tmp_path_factory.mktemp("impatient"), variables) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/api/v1/internal/auth/login", ""),
+        ("/api/v1/inference/none", "X-Access-Token: {token}\r\n"),
+        ("/v2/repository/index", "X-Access-Token: {token}\r\n"),
+    ],
+)
+def test_a_body_that_trickles_is_refused_in_time(impatient: RunningServer, path: str, headers: str) -> None:
+    token = impatient.token()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    with _connect(impatient) as caller:
+        caller.sendall((head + headers.format(token=token) + "\r\n").encode())
+        caller.settimeout(0.05)
+        said = b""
+
+        def answered() -> bool:
+            nonlocal said
+            try:
+                caller.sendall(b" ")
+                said += caller.recv(65536)
+            except TimeoutError:
+                return False
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            return b"}" in said
+
+        wait_until("The refusal", answered, 10, 0.05)
+    assert said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404")), said
+    if b"404" not in said[:16]:
+        assert b"did not arrive within 0.5 seconds" in said
+
+
+def test_ten_thousand_that_say_nothing_hinder_nobody(start_server: StartServer) -> None:
+    """As many as the machine lets one process open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(10_000, hard - 1000)
+    server = start_server({})
+    try:
+        with ExitStack() as stack:
+            before_bytes = server.rss_bytes()
+            for _ in range(count):
+                stack.enter_context(_connect(server))
+            assert _get(server).status_code == 200
+            wait_until("That all are let in", lambda: _open_files(server) >= count, 30)
+            for _ in range(50):
+                assert _get(server).status_code == 200
+            assert server.rss_bytes() - before_bytes < count * 40_000
+        wait_until("That their places are free", lambda: _open_files(server) < count // 10, 30)
+        assert _get(server).status_code == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _open_files(server: RunningServer) -> int:
+    return int(psutil.Process(server.process.pid).num_fds())
 
 
 def _connect(server: RunningServer) -> socket.socket:

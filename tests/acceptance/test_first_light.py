@@ -122,9 +122,9 @@ def test_statistics_count_what_was_asked(demo: Demo) -> None:
 def test_sign_in_upload_deploy_token_call_restart(dialect: str, tmp_path: Path) -> None:
     with bare_database(dialect, tmp_path) as url:
         variables = {"PULVINAR_DATABASE__URL": url}
-        migrated = run_cli("migrate", cwd=tmp_path, variables=variables)
+        migrated = run_cli("migrate", cwd=tmp_path, variables=variables, whole=True)
         assert migrated.returncode == 0, migrated.stderr
-        with RunningServer(tmp_path, variables) as server:
+        with RunningServer(tmp_path, variables, whole=True) as server:
             assert server.ok("GET", "/auth/me") == {"username": "admin", "role": "admin"}
             assert server.upload("scale", onnx_models.scale()) == 1
             server.deploy("scale")

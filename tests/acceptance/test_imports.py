@@ -156,6 +156,7 @@ def test_an_import_is_cancelled_and_not_begun_twice(server: RunningServer, hub: 
     again = {"name": "large", "source": "hf:acme/large"}
     refused(server.api("POST", "/imports", json=again), 409, "conflict", "already")
     assert server.ok("DELETE", path)["state"] == "cancelled"
+    assert audited(server, "import.cancel")[0]["actor"] == "admin"
     refused(server.api("DELETE", path), 409, "conflict")
     assert ended(server, start(server, "large", "hf:acme/large")["id"])["state"] == "done"
     assert hub.requests_of("kept/acme/large")[-1].range == "bytes=100000-"

@@ -74,19 +74,20 @@ def test_nobody_notices_that_the_host_is_killed_under_load(scale: RunningServer,
     assert scale.observed("scale")["reason"] == ""
 
 
-def test_twenty_swaps_leave_nothing_behind(scale: RunningServer, token: str) -> None:
+def test_ten_swaps_leave_nothing_behind(scale: RunningServer, token: str) -> None:
     server = psutil.Process(scale.process.pid)
     held = []
     with Callers(scale, token, 2) as callers:
-        for number in range(20):
+        for number in range(10):
             scale.deploy("scale", 2 - number % 2, **PROCESS)
-            if number in (3, 19):
+            if number in (3, 9):
                 one = the_host(scale)
                 wait_until("One version", lambda: len(_rows(scale)) == 1)
                 held.append((server.num_fds(), server.num_threads(), len(family(scale))))
                 assert alive(one)
-    callers.assert_all_answered(100)
+    callers.assert_all_answered(50)
     assert {body["version"] for _, body in callers.answers} == {1, 2}
+    # Six swaps lie between the two: what each of them kept would be more than the room that is left here.
     (fds, threads, processes), (fds_after, threads_after, processes_after) = held
     assert processes_after == processes
     assert threads_after <= threads + 2
@@ -120,8 +121,7 @@ def test_a_host_killed_while_it_loads_or_warms_fails_the_rollout_and_nobody_else
     version = scale.upload("scale", rollout_models.slow(1000), version=True)
     first = the_host(scale)
     for moment in ("loading", "warming"):
-        scale.ok("PUT", "/models/scale/deployment", json={"version": version, **PROCESS})
-        victim = wait_until(moment, lambda moment=moment: _coming(scale, version, moment, first), every_s=0.005)  # type: ignore[misc]
+        victim, first = _caught(scale, version, moment, first)
         victim.kill()
         observed = wait_until("The end", lambda: _if_failed(scale))
         assert "The model's process was killed by SIGKILL while loading." in observed["reason"]
@@ -130,6 +130,26 @@ def test_a_host_killed_while_it_loads_or_warms_fails_the_rollout_and_nobody_else
         assert hosts(scale) == [first]
     scale.deploy("scale", version, **PROCESS)
     assert call_once(scale, token)[1]["version"] == version
+
+
+def _caught(
+    server: RunningServer, version: int, moment: str, first: psutil.Process
+) -> tuple[psutil.Process, psutil.Process]:
+    """The hosts of `version` at this moment of its way up, and of the serving one; a missed one is begun again."""
+    for _ in range(5):
+        wanted = server.ok("PUT", "/models/scale/deployment", json={"version": version, **PROCESS})["generation"]
+        while not _is_up(server, wanted):
+            if found := _coming(server, version, moment, first):
+                return found, first
+            time.sleep(0.005)
+        server.deploy("scale", 1, **PROCESS)
+        first = the_host(server)
+    raise AssertionError(f"{moment} was never seen")
+
+
+def _is_up(server: RunningServer, generation: int) -> bool:
+    observed = server.observed("scale")
+    return bool(observed["generation"] >= generation and observed["state"] == "serving")
 
 
 def _coming(server: RunningServer, version: int, moment: str, other: psutil.Process) -> psutil.Process | None:
@@ -147,7 +167,7 @@ def _if_failed(server: RunningServer) -> dict[str, Any] | None:
 def test_a_host_killed_while_its_last_request_is_answered(server: RunningServer, token: str) -> None:
     server.deploy("slow", **PROCESS)
     host = the_host(server)
-    rounds = _rounds_for(server, token, 1.0)
+    rounds = _rounds_for(server, token, 3.0)  # still long where others slow the measuring down
     with ThreadPoolExecutor(1) as threads:
         body = b'{"inputs": {"n": [[%d]]}}' % rounds
         calling = threads.submit(call_once, server, token, model="slow", body=body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ X = {"inputs": {"x": [[1, 2, 3, 4]]}}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("memory")
-    with RunningServer(folder, {"PULVINAR_INFERENCE__MEMORY_BUDGET": BUDGET}) as server:
+    with RunningServer(folder, {"PULVINAR_INFERENCE__MEMORY_BUDGET": BUDGET}, whole=True) as server:
         for name in ("a", "b"):
             server.upload(name, onnx_models.scale())
         yield server
@@ -101,9 +102,32 @@ def test_the_open_inference_protocol_waits_too_and_a_deadline_passes_meanwhile(
     wait_until("The load that nobody waits for", lambda: server.observed("b")["state"] == "serving")
     server.deploy("b", isolation="process", idle_unload_s=1)
     idle(server, "b")
+    _call_with_a_timeout_shorter_than_the_load(server, token)
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
     answer = server.client.post("/v2/models/b/infer", json={"inputs": [tensor]}, headers={"X-Access-Token": token})
     assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
+
+
+def _call_with_a_timeout_shorter_than_the_load(server: RunningServer, token: str) -> None:
+    """As JSON, and with binary tensors of which most has not come yet."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [20_000, 4]}
+    call = {"inputs": [{**tensor, "parameters": {"binary_data_size": 320_000}}], "parameters": {"timeout": 20_000}}
+    header = json.dumps(call).encode()
+    bodies: list[tuple[bytes, dict[str, str]]] = [
+        (header + bytes(320_000), {"Inference-Header-Content-Length": str(len(header))}),
+        (json.dumps({"inputs": [{**tensor, "shape": [1, 4], "data": [1] * 4}], **_TIMEOUT}).encode(), {}),
+    ]
+    for body, headers in bodies:
+        late = server.client.post("/v2/models/b/infer", content=body, headers={**headers, "X-Access-Token": token})
+        assert (late.status_code, late.json()) == (
+            503,
+            {"error": "The deadline passed while the model was being loaded."},
+        )
+        wait_until("The load that nobody waits for", lambda: server.observed("b")["state"] == "serving")
+        idle(server, "b")
+
+
+_TIMEOUT = {"parameters": {"timeout": 20_000}}
 
 
 def test_a_pinned_model_stays_others_make_room_and_too_much_is_refused(server: RunningServer, token: str) -> None:

@@ -78,8 +78,22 @@ def test_a_search_is_followed_by_a_deployment_with_engine_auto(server: RunningSe
     server.wait_generation("scale", generation)
     answer = server.infer("scale", server.token(), json={"inputs": {"x": [[1, 2, 3, 4]]}})
     assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
+    _look_at_what_was_converted(server)
     actions = [entry["action"] for entry in server.ok("GET", "/audit?limit=20")["items"]]
     assert {"version.optimise", "deployment.optimise", "samples.create"} <= set(actions)
+
+
+def _look_at_what_was_converted(server: RunningServer) -> None:
+    path = "/models/scale/versions/1/derived"
+    (row,) = server.ok("GET", path)["items"]
+    assert row["conversion"] == "simplified"
+    assert server.ok("GET", f"{path}/{row['id']}") == row
+    server.ok("PUT", "/models/scale/deployment", json={"version": 1, "engine": "onnx"})
+    assert server.ok("POST", f"{path}/{row['id']}/rebuild")["id"] == row["id"]
+    assert server.api("DELETE", f"{path}/{row['id']}").status_code == 204
+    refused(server.api("GET", f"{path}/{row['id']}"), 404, "not_found", "no derived artifact")
+    actions = {entry["action"] for entry in server.ok("GET", "/audit?limit=20")["items"]}
+    assert {"derived.rebuild", "derived.delete"} <= actions
 
 
 def _follow(server: RunningServer) -> list[tuple[str, Any]]:
@@ -110,13 +124,32 @@ def test_one_at_a_time_and_cancelled(server: RunningServer) -> None:
 
 def test_without_samples_nothing_lossy_is_chosen(server: RunningServer) -> None:
     server.upload("unseen", onnx_models.scale(5))
-    _begin(server, "unseen", engines=["openvino"], apply=False)
+    _begin(server, "unseen", engines=["openvino"], precisions=["bf16"], apply=False)
     found = _wait(server, "unseen")
     assert found["status"] == "done", found["reason"]
     assert found["recommendation"]["samples"]["synthetic"]
     assert any("inputs were random" in reason for reason in found["recommendation"]["reasons"])
     lossy = [trial for trial in found["trials"] if trial["candidate"]["precision"] != "fp32"]
     assert all(trial["status"] != "ok" for trial in lossy)
+    _apply_and_undo(server, found["id"])
+
+
+def _apply_and_undo(server: RunningServer, search: int) -> None:
+    path = "/models/unseen/versions/1"
+    assert not server.ok("GET", f"{path}/trials")["follow"]
+    server.deploy("unseen")
+    before = server.ok("GET", "/models/unseen/deployment")["desired"]
+    assert before["optimised"] == {}
+    applied = server.ok("PUT", f"{path}/recommendation", json={})
+    assert applied == {"search": search, "generation": before["generation"] + 1}
+    server.wait_generation("unseen", applied["generation"])
+    assert server.ok("GET", f"{path}/trials")["follow"]
+    undone = server.ok("DELETE", f"{path}/recommendation")
+    assert undone == {"search": None, "generation": before["generation"] + 2}
+    assert server.ok("GET", "/models/unseen/deployment")["desired"]["optimised"] == {}
+    refused(server.api("PUT", f"{path}/recommendation", json={"search": 999}), 404, "not_found", "no search 999")
+    actions = {entry["action"] for entry in server.ok("GET", "/audit?limit=20")["items"]}
+    assert {"version.follow", "version.unfollow"} <= actions
 
 
 @pytest.mark.parametrize(
@@ -150,10 +183,19 @@ def test_the_command_line_searches_without_a_server(tmp_path: Path) -> None:
     samples.write_bytes(_samples(4))
     assert server.cli("model", "add", "scale", str(model)).returncode == 0
     assert server.cli("model", "samples", "add", "scale", str(samples)).returncode == 0
-    done = server.cli("model", "optimise", "scale", "--budget-s", "10", "--engine", "onnx", "--precision", "fp32")
+    done = server.cli("model", "optimise", "scale", "--budget-s", "15", "--engine", "onnx", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert "onnx fp32 (simplified)" in done.stdout
     assert "Recommended: trial" in done.stdout
     assert "measuring the reference" in done.stderr
+    applied = server.cli("model", "apply", "scale").stdout
+    assert applied == "Version 1 of scale follows search 1; no deployment had to change.\n"
+    undone = server.cli("model", "apply", "scale", "--undo").stdout
+    assert undone == "Version 1 of scale runs as uploaded; no deployment had to change.\n"
+    listed = server.cli("model", "derived", "scale")
+    number, conversion = listed.stdout.split("\t")[:2]
+    assert conversion == "simplified"
+    assert server.cli("model", "derived", "scale", "--rebuild", number).returncode == 0
+    assert server.cli("model", "derived", "scale", "--remove", number).stdout == ""
     gone = server.cli("model", "optimise", "none")
     assert (gone.returncode, "no model" in gone.stderr) == (1, True)

@@ -71,7 +71,7 @@ def test_a_deadline_that_passes(slow: Slow, waits: bool) -> None:
 
 def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
     slow.deploy(queue_size=2)
-    calls = slow.begin_two(1.0)
+    calls = slow.begin_two(2.0)
     body = b'{"inputs": {"n": [[1]]}}'
     head = (
         f"POST /api/v1/inference/slow HTTP/1.1\r\nHost: localhost\r\nX-Access-Token: {slow.token}\r\n"
@@ -87,7 +87,7 @@ def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
 
 
 def test_undeploying_answers_what_is_under_way(slow: Slow) -> None:
-    calls = slow.begin_two(1.0)
+    calls = slow.begin_two(1.0)  # both must end within the drain, on a busy machine too
     gone = slow.server.ok("DELETE", "/models/slow/deployment")
     wait_until("The drain", lambda: slow.server.observed("slow")["state"] == "draining", 5, 0.005)
     refused(slow.call(0.01), 404, "model_not_found")

@@ -114,6 +114,41 @@ def test_a_reload_takes_over_the_access_log(start_server: StartServer, tmp_path:
     assert "/inference/hidden" not in server.log()
 
 
+def test_a_reload_takes_over_the_level_and_what_is_slow(start_server: StartServer, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("log: {level: info}\n")
+    server = start_server()
+    server.upload("scale", onnx_models.scale())
+    server.deploy("scale")
+    token = server.token()
+    server.infer("scale", token, **CALL)
+    _reload(server, "log: {access: false, slow_ms: 0.001}\n")
+    answers = [server.infer("scale", token, **CALL, query=query) for query in ("", "?version=1")]
+    server.infer("none", token, **CALL)
+    server.ok("GET", "/models")  # not asked by an application
+    wait_until("Three lines", lambda: len(server.log_events("request.slow")) == 3, 5)
+    slow = server.log_events("request.slow")
+    assert [line["request_id"] for line in slow[:2]] == [answer.json()["request_id"] for answer in answers]
+    for line, answer in zip(slow, answers, strict=False):
+        assert (line["level"], line["model"], line["version"]) == ("warning", "scale", 1)
+        told = answer.json()["timing_ms"]
+        assert {stage: line["timing_ms"][stage] for stage in told} == told
+        assert set(line["timing_ms"]) - set(told) == {"batch_wait", "load"}
+        assert line["ms"] >= told["total"]
+    assert slow[2]["status"] == 404
+    assert "timing_ms" not in slow[2]
+    # Errors alone are worth a line now, and the reload is none: another setting shows that it is done.
+    quiet = "{log: {level: error, slow_ms: 0.001}, inference: {max_body_bytes: 1024}}\n"
+    (tmp_path / "config.yaml").write_text(quiet)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until("The reload", lambda: server.infer("scale", token, content=b" " * 2000).status_code == 413, 5)
+    server.infer("scale", token, **CALL, headers={"X-Request-ID": "unheard"})
+    _reload(server, "log: {level: info, slow_ms: 100000}\n")
+    server.infer("scale", token, **CALL, headers={"X-Request-ID": "quick"})
+    wait_until("Its line", lambda: "quick" in [line["request_id"] for line in server.log_events("request")], 5)
+    assert "unheard" not in server.log()
+    assert "quick" not in [line["request_id"] for line in server.log_events("request.slow")]
+
+
 def test_a_reload_takes_over_the_sign_in_rate(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("access: {login_rate: 1000/minute}\n")
     server = RunningServer(tmp_path)

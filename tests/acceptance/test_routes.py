@@ -16,7 +16,7 @@ from tests.acceptance.answers import refused
 from tests.conftest import Demo, StartServer
 from tests.servers import INTERNAL, ROOT, RunningServer
 
-PUBLIC = re.compile(r"/health(/live|/ready)?|/v2/health/.*|/docs(/.*)?|/login|/static(/.*)?")
+PUBLIC = re.compile(r"/health(/live|/ready)?|/v2/health/.*|/docs(/.*)?|/login|/static(/.*)?|/|/dashboard")
 # `/metrics` has its own rule, the address; signing in is how credentials are got.
 OPEN = {
     ("POST", f"{INTERNAL}/auth/login"),
@@ -60,7 +60,20 @@ def test_all_routes_are_known() -> None:
     assert not _hidden(external_api())
     mounts = [route.path for route in create_app(Settings())._app.routes if not getattr(route, "methods", None)]
     oip = ["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]
-    assert sorted(mounts) == ["", "/api/v1/inference", "/api/v1/internal", "/static", *oip]
+    assert sorted(mounts) == [
+        "",
+        "/api/v1/inference",
+        "/api/v1/internal",
+        "/api/v1/stream",
+        "/dashboard",
+        "/login",
+        "/login/code",
+        "/login/oidc",
+        "/login/oidc/callback",
+        "/predict",
+        "/static",
+        *oip,
+    ]
 
 
 def _filled(path: str) -> str:
@@ -86,22 +99,71 @@ LEAST = {
     "DELETE /users/{user_id}": "admin",
     "GET /tokens": "admin",
     "POST /tokens": "admin",
+    "GET /tokens/expiring": "admin",
     "GET /tokens/{token_id}": "admin",
     "PATCH /tokens/{token_id}": "admin",
     "DELETE /tokens/{token_id}": "admin",
     "POST /tokens/{token_id}/rotate": "admin",
+    "GET /tenants": "admin",
+    "POST /tenants": "admin",
+    "GET /tenants/{tenant_id}": "admin",
+    "PATCH /tenants/{tenant_id}": "admin",
+    "DELETE /tenants/{tenant_id}": "admin",
+    "GET /usage": "viewer",
+    "GET /usage/export": "admin",
+    "GET /sharing/{name}": "viewer",
+    "PUT /sharing/{name}": "admin",
     "GET /audit": "admin",
+    "GET /audit/export": "admin",
+    "GET /audit/verify": "admin",
+    "GET /access-rules": "admin",
+    "GET /access-rules/check": "admin",
+    "POST /access-rules": "admin",
+    "DELETE /access-rules/{rule_id}": "admin",
+    "GET /users/{user_id}/sessions": "admin",
+    "DELETE /users/{user_id}/sessions": "admin",
+    "DELETE /users/{user_id}/totp": "admin",
+    "GET /keys": "admin",
+    "POST /keys/rotate": "admin",
+    "DELETE /keys/{kid}": "admin",
+    "GET /auth/totp": "viewer",
+    "POST /auth/totp": "viewer",
+    "POST /auth/totp/confirm": "viewer",
+    "POST /auth/totp/recovery-codes": "viewer",
+    "POST /auth/totp/disable": "viewer",
+    "GET /auth/sessions": "viewer",
+    "DELETE /auth/sessions/{session_id}": "viewer",
     "POST /models": "operator",
+    "POST /models/activate": "operator",
     "PATCH /models/{name}": "operator",
     "DELETE /models/{name}": "operator",
     "POST /models/{name}/versions": "operator",
+    "DELETE /models/{name}/versions/{number}": "operator",
+    "POST /models/{name}/versions/{number}/archive": "operator",
+    "POST /models/{name}/versions/{number}/restore": "operator",
     "POST /models/{name}/versions/{number}/validate": "operator",
     "POST /models/{name}/versions/{number}/optimise": "operator",
     "DELETE /models/{name}/versions/{number}/optimise": "operator",
+    "PUT /models/{name}/versions/{number}/recommendation": "operator",
+    "DELETE /models/{name}/versions/{number}/recommendation": "operator",
+    "POST /models/{name}/versions/{number}/derived/{artifact_id}/rebuild": "operator",
+    "DELETE /models/{name}/versions/{number}/derived/{artifact_id}": "operator",
+    "GET /models/{name}/logs": "operator",
     "POST /models/{name}/samples": "operator",
     "DELETE /models/{name}/samples": "operator",
     "DELETE /models/{name}/samples/{sample_id}": "operator",
     "POST /imports": "operator",
+    "POST /pipelines": "operator",
+    "POST /pipelines/{name}/versions": "operator",
+    "DELETE /pipelines/{name}": "operator",
+    "PUT /pipelines/{name}/deployment": "operator",
+    "DELETE /pipelines/{name}/deployment": "operator",
+    "GET /pipelines": "viewer",
+    "POST /pipelines/validate": "viewer",
+    "GET /pipelines/{name}": "viewer",
+    "GET /pipelines/{name}/versions/{number}": "viewer",
+    "GET /pipelines/{name}/graph": "viewer",
+    "GET /pipelines/{name}/deployment": "viewer",
     "DELETE /imports/{import_id}": "operator",
     "PUT /models/{name}/deployment": "operator",
     "DELETE /models/{name}/deployment": "operator",
@@ -112,11 +174,14 @@ LEAST = {
     "GET /models/{name}": "viewer",
     "GET /models/{name}/versions/{number}": "viewer",
     "GET /models/{name}/versions/{number}/trials": "viewer",
+    "GET /models/{name}/versions/{number}/derived": "viewer",
+    "GET /models/{name}/versions/{number}/derived/{artifact_id}": "viewer",
     "GET /models/{name}/versions/{number}/trials/events": "viewer",
     "GET /models/{name}/samples": "viewer",
     "GET /models/{name}/deployment": "viewer",
     "GET /system/stats": "viewer",
     "GET /system/engines": "viewer",
+    "GET /system/nodes": "viewer",
     "GET /auth/me": "viewer",
     "POST /auth/password": "viewer",
 }
@@ -132,7 +197,12 @@ def roles(demo: Demo) -> RunningServer:
 
 def test_the_table_of_roles_knows_every_route() -> None:
     internal = {f"{method} {path}" for method, path in _routes(internal_api(Settings()))}
-    assert internal - set(LEAST) == {"POST /auth/login", "POST /auth/refresh", "POST /auth/logout"}
+    assert internal - set(LEAST) == {
+        "POST /auth/login",
+        "POST /auth/second-factor",
+        "POST /auth/refresh",
+        "POST /auth/logout",
+    }
     assert set(LEAST) <= internal
 
 
@@ -140,13 +210,13 @@ def test_the_table_of_roles_knows_every_route() -> None:
 def test_a_role_is_enough_or_it_is_not(roles: RunningServer, route: str) -> None:
     method, path = route.split(" ")
     path = path.replace("{name}", "nobody").replace("{number}", "1")
-    path = re.sub(r"\{\w+_id\}", "999999", path)
+    path = re.sub(r"\{\w+_id\}", "999999", path).replace("{kid}", "f" * 16)
     for role in RANK:
         answer = roles.api(method, path, user=role + "1", json={} if method in ("POST", "PUT", "PATCH") else None)
         if RANK.index(role) < RANK.index(LEAST[route]):
             refused(answer, 403, "forbidden", LEAST[route], role)
         else:
-            assert answer.status_code in (200, 400, 404, 422), answer.text
+            assert answer.status_code in (200, 201, 400, 404, 422), answer.text
 
 
 MALFORMED = [

@@ -9,11 +9,12 @@ from statistics import median
 from typing import Any
 
 import httpx
+import pyotp
 import pytest
 
 from tests.acceptance.answers import refused
 from tests.conftest import Demo, StartServer
-from tests.servers import INTERNAL, PASSWORD, RunningServer
+from tests.servers import INTERNAL, PASSWORD, RunningServer, wait_until
 
 
 def _login(server: RunningServer, username: str, password: str = PASSWORD) -> httpx.Response:
@@ -161,6 +162,87 @@ def test_the_last_administrator_stays(start_server: StartServer) -> None:
     second = server.user("second", "admin")
     server.ok("PATCH", f"/users/{number}", json={"role": "operator"})
     refused(server.api("DELETE", f"/users/{second}", user="second"), 409, "conflict")
+
+
+def test_a_second_factor_on_the_wire(demo: Demo) -> None:
+    server = demo.server
+    number = server.user("careful", "viewer")
+    token = _login(server, "careful").json()["token"]
+    refused(_call(server, token, "POST", "/auth/totp", current_password="wrong"), 401)
+    begun = _call(server, token, "POST", "/auth/totp", current_password=PASSWORD).json()
+    totp = pyotp.parse_uri(begun["otpauth_uri"])
+    assert totp.secret == begun["secret"]
+    refused(_call(server, token, "POST", "/auth/totp/confirm", code="000000"), 401)
+    codes = _call(server, token, "POST", "/auth/totp/confirm", code=totp.now()).json()["recovery_codes"]
+    half = _login(server, "careful").json()
+    assert (half["next"], half["refresh_token"]) == ("second_factor", None)
+    for method, path in (("GET", "/auth/me"), ("GET", "/models"), ("POST", "/auth/logout"), ("GET", "/auth/totp")):
+        refused(_call(server, half["token"], method, path), 403, "second_factor_required")
+    refused(_call(server, half["token"], "POST", "/auth/second-factor", code=totp.now()), 401)  # used to confirm
+    whole = _call(server, half["token"], "POST", "/auth/second-factor", code=codes[0]).json()
+    assert whole["next"] is None
+    assert _me(server, whole["token"]).status_code == 200
+    refused(_me(server, half["token"]), 401)
+    assert _call(server, whole["token"], "GET", "/auth/totp").json()["recovery_codes_left"] == 9
+    refused(_call(server, whole["token"], "POST", "/auth/second-factor", code=codes[1]), 401)
+    assert server.api("DELETE", f"/users/{number}/totp").status_code == 204
+    refused(server.api("DELETE", f"/users/{number}/totp"), 409, "conflict")
+    assert _login(server, "careful").json()["next"] is None
+
+
+def test_a_password_that_somebody_else_has_chosen_is_changed_first(demo: Demo) -> None:
+    server = demo.server
+    body = {"name": "newcomer", "password": PASSWORD, "role": "admin", "must_change_password": True}
+    server.ok("POST", "/users", json=body)
+    session = _login(server, "newcomer").json()
+    assert session["next"] == "password"
+    for method, path in (("GET", "/models"), ("GET", "/users"), ("POST", "/auth/totp"), ("GET", "/auth/sessions")):
+        refused(_call(server, session["token"], method, path), 403, "password_change_required")
+    assert _me(server, session["token"]).status_code == 200
+    change = {"current_password": PASSWORD, "new_password": "one of my own choice"}
+    assert _call(server, session["token"], "POST", "/auth/password", **change).status_code == 204
+    assert _call(server, session["token"], "GET", "/users").status_code == 200
+
+
+def test_users_are_managed_on_the_command_line(demo: Demo) -> None:
+    server = demo.server
+    made = server.cli("user", "create", "cleo", "--password-stdin", "--must-change", stdin=f"{PASSWORD}\n")
+    assert made.returncode == 0
+    assert _login(server, "cleo").json()["next"] == "password"
+    assert "cleo\tviewer\tactive\tpassword, to be changed" in server.cli("user", "list").stdout
+    assert "127.0.0.1\tpython-httpx" in server.cli("user", "sessions", "cleo").stdout
+    assert "1 sessions" in server.cli("user", "sessions", "cleo", "--end").stdout
+    for arguments in (("role", "cleo", "operator"), ("disable", "cleo"), ("enable", "cleo"), ("remove", "cleo")):
+        assert server.cli("user", *arguments).returncode == 0, arguments
+    refused_ones = (("reset-totp", "admin"), ("role", "nobody", "admin"), ("remove", "cleo"))
+    assert [server.cli("user", *arguments).returncode for arguments in refused_ones] == [1, 1, 1]
+    actions = [entry["action"] for entry in server.ok("GET", "/audit?actor=command line&subject=cleo")["items"]]
+    assert actions == ["user.delete", *["user.update"] * 3, "user.sessions_end", "user.create"]
+
+
+def test_keys_are_rotated_while_everybody_stays_signed_in(demo: Demo) -> None:
+    server = demo.server
+    old = _login(server, "admin").json()["token"]
+    assert server.cli("keys", "rotate").returncode == 0
+    new = wait_until(
+        "The new key",
+        lambda: (token := _login(server, "admin").json()["token"]) and _kid(token) != _kid(old) and token,
+    )
+    for token in (old, new):
+        assert _me(server, token).status_code == 200
+    keys = {key["kid"]: key["state"] for key in server.ok("GET", "/keys")["items"]}
+    assert (keys[_kid(old)], keys[_kid(new)]) == ("verifying", "signing")
+    assert f"{_kid(new)}\tsigning" in server.cli("keys", "list").stdout
+    refused(server.api("DELETE", f"/keys/{_kid(new)}"), 409, "conflict")
+    refused(server.api("DELETE", "/keys/" + "f" * 16), 404, "not_found")
+    third = server.ok("POST", "/keys/rotate", json={})["kid"]
+    assert server.ok("GET", "/audit?action=key.rotate")["items"][0]["subject"] == third
+    assert _me(server, old).status_code == 200
+
+
+def _kid(token: str) -> str:
+    head = token.split(".")[0]
+    return str(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"])
 
 
 def test_a_token_signed_by_someone_else(demo: Demo) -> None:

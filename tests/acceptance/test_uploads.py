@@ -66,6 +66,12 @@ REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "text named .onnx": (lambda: b"this is a text file\n" * 10, 415, "text"),
     "a picture": (lambda: CAT_JPEG, 415, "image"),
     "a pickle": (lambda: b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtins\x94.", 415, "pickle"),
+    "a TensorRT plan": (lambda: b"ftrt" + bytes(100), 415, "only where the administrator trusts"),
+    "a zip with a TensorRT plan": (
+        lambda: zip_bytes({"model.yaml": "task: tensor\n", "model.plan": b"ftrt" + bytes(100)}),
+        415,
+        "(engines.trust_plans)",
+    ),
     "nothing": (lambda: b"", 422, "empty"),
     "a model cut in half": (_cut_in_half, 422, "cut short"),
     "a zip cut in half": (lambda: _package()[:-60], 422, "zip"),
@@ -267,6 +273,19 @@ def _send_in_chunks(server: RunningServer, size_bytes: int) -> object:
     return server.api("POST", "/models", content=chunks(), headers=headers)
 
 
+def test_plans_are_taken_where_they_are_trusted_and_need_their_engine(start_server: StartServer) -> None:
+    server = start_server({"PULVINAR_ENGINES__TRUST_PLANS": "true"})
+    answer = server.send_upload("plan", b"ftrt" + bytes(100), task="tensor")
+    assert answer.status_code == 202, answer.text
+    version = server.wait_version("plan", 1)
+    assert (version["format"], version["status"]) == ("tensorrt", "invalid")
+    checks = {row["check"]: row for row in version["report"]}
+    assert "trusts plans" in checks["operators"]["detail"]
+    assert checks["load"]["detail"].startswith(
+        "No engine here runs tensorrt models: pip install 'pulvinar[tensorrt]'"
+    )
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 48 MiB."""
@@ -294,11 +313,11 @@ def test_a_full_disk(small_disk: Path, start_server: StartServer, left_free: int
     free = shutil.disk_usage(small_disk).free
     # More than there is; or, where some must stay free, what fits and leaves too little.
     too_much = free - left_free // 2 if left_free else free + (16 << 20)
-    refused(_send_in_chunks(server, too_much), 503, "storage_full", "disk")
-    refused(server.send_upload("big", os.urandom(too_much)), 503, "storage_full", "disk")
+    refused(_send_in_chunks(server, too_much), 507, "storage_full", "disk")
+    refused(server.send_upload("big", os.urandom(too_much)), 507, "storage_full", "disk")
     # What fits as a zip, but not with what comes out of it.
     package = zip_bytes({"model.yaml": YAML, "model.onnx": onnx_models.scale(), "x.bin": os.urandom(25 << 20)})
-    refused(server.send_upload("big", package), 503, "storage_full", "disk")
+    refused(server.send_upload("big", package), 507, "storage_full", "disk")
     assert not server.incoming()
     assert not server.artifacts()
     assert server.ok("GET", "/models")["items"] == []

@@ -23,7 +23,6 @@ from tests.processes import family, hosts, the_host, wait_gone, workers
 from tests.servers import INTERNAL, RUN, RunningServer, environment, wait_until
 
 POLL_S = "0.15"  # as it is by default
-TOLD_WITHIN_S = 0.2
 START_S = 90
 """Enough for several starts of a worker, most of them imports, on a machine that does other things."""
 
@@ -97,29 +96,19 @@ def _who_has(client: httpx.Client, pids: set[int]) -> int:
     raise AssertionError("nobody has the connection")
 
 
-def test_a_change_of_a_token_reaches_the_other_worker_at_once(server: RunningServer) -> None:
+def test_a_change_of_a_token_holds_in_every_worker_once_it_is_answered(server: RunningServer) -> None:
     headers = {"X-Auth-Token": server.login()}
-    late: list[float] = []
-
-    def wait_status(client: httpx.Client, secret: str, status: int) -> None:
-        answered = time.monotonic()
-        while (got := _infer(client, secret)) != status:
-            assert time.monotonic() - answered < 5, f"still {got}"
-        late.append(time.monotonic() - answered)
-
     with Pinned(server) as (here, there):
         for number in range(20):
             here, there = there, here
             made = here.post(f"{INTERNAL}/tokens", json={"name": f"n{number}"}, headers=headers).json()
-            wait_status(there, made["secret"], 200)
+            statuses = [_infer(there, made["secret"])]
             change = {"models": ["other"]} if number % 2 else {"operations": ["list"]}
             assert here.patch(f"{INTERNAL}/tokens/{made['id']}", json=change, headers=headers).status_code == 200
-            wait_status(there, made["secret"], 404 if number % 2 else 403)
+            statuses.append(_infer(there, made["secret"]))
             assert here.delete(f"{INTERNAL}/tokens/{made['id']}", headers=headers).status_code == 200
-            wait_status(there, made["secret"], 401)
-    assert len(late) == 60
-    assert sorted(late)[-4] < TOLD_WITHIN_S, sorted(late)[-5:]  # three may meet a machine that does other things
-    print(f"told after {sorted(late)[30] * 1000:.1f} ms, the latest {max(late) * 1000:.1f} ms")
+            statuses.append(_infer(there, made["secret"]))
+            assert statuses == [200, 404 if number % 2 else 403, 401]
 
 
 def _infer(client: httpx.Client, secret: str) -> int:
@@ -127,6 +116,16 @@ def _infer(client: httpx.Client, secret: str) -> int:
         "/api/v1/inference/scale", json={"inputs": {"x": [[1, 2, 3, 4]]}}, headers={"X-Access-Token": secret}
     )
     return answer.status_code
+
+
+def test_a_default_is_known_to_all_workers(server: RunningServer, token: str) -> None:
+    headers = {"X-Access-Token": token}
+    with Pinned(server) as clients:
+        for model, expected in (("scale", [True]), (None, [False])):
+            server.ok("POST", "/models/activate", json={"model": model, "modality": "tensor"})
+            for client in clients:
+                told = lambda c=client: [m["default"] for m in c.get("/models", headers=headers).json()["models"]]  # noqa: E731
+                wait_until("The default", lambda told=told, e=expected: told() == e, 2)
 
 
 def test_serving_means_that_every_worker_serves(server: RunningServer, token: str) -> None:
@@ -297,7 +296,7 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
     before = {one.pid for one in workers(server)}
     counted = _answered(server.client)
     with Callers(server, token, 3, fresh=True) as callers:
-        config.write_text("inference: {max_body_bytes: 2000}\n")
+        config.write_text("{inference: {max_body_bytes: 2000}, log: {slow_ms: 0.001}}\n")
         assert server.cli("reload").returncode == 0
         wait_until("The reload", lambda: server.log_events("server.reloaded"), START_S)
         for _ in range(6):
@@ -305,6 +304,7 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
         after = {one.pid for one in workers(server)}
         assert len(after) == 2
         assert not after & before
+        wait_until("Lines of what is slow", lambda: len(server.log_events("request.slow")) > 6, 5)
         config.write_text("inference: {max_body_bytes: many}\n")
         assert server.cli("reload").returncode in (0, 2)
         os.kill(server.process.pid, signal.SIGHUP)
@@ -319,6 +319,8 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
 
 
 def test_a_reload_whose_workers_do_not_start_leaves_the_old_ones(server: RunningServer, token: str) -> None:
+    # A machine so busy that three failing starts take longer than a good one may ends the reload for that reason.
+    server.expected_in_log.append("worker.not_ready")
     config = server.folder / "config.yaml"
     before = {one.pid for one in workers(server)}
     config.write_text("database: {url: 'postgresql://postgres@127.0.0.1:9/none'}\n")

@@ -14,6 +14,7 @@ import run
 from app.main import external_api, internal_api
 from core.metrics import METRICS
 from core.settings import Settings, setting_names
+from core.tasks.registry import task_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +69,15 @@ def _commands(command: typer.core.TyperGroup, before: tuple[str, ...] = ()) -> I
 @pytest.mark.parametrize("command", sorted(_commands(typer.main.get_command(run.cli))))
 def test_every_command_is_described(command: str) -> None:
     assert re.search(rf"(?:run\.py|pulvinar|`)[^\n`]*\b{re.escape(command)}\b", _docs()), command
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_every_task_has_a_page_with_a_call_and_its_answer(task: str) -> None:
+    page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text(encoding="utf-8")
+    assert re.search(r"^curl ", page, re.MULTILINE), "no call"
+    answers = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    named = rf'"request_id": ?"\w+".*"task": ?"{task}"'
+    assert any(re.search(named, answer, re.DOTALL) for answer in answers), "no answer of a server"
 
 
 def test_every_link_between_the_docs_leads_somewhere() -> None:

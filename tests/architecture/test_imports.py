@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LEAVES = {"core.errors", "core.settings", "core.metrics", "core.signature", "core.logs"}
+LEAVES = {
+    "core.errors",
+    "core.settings",
+    "core.setting_section",
+    "core.oidc_settings",
+    "core.stream_settings",
+    "core.tracing_settings",
+    "core.setting_sources",
+    "core.metrics",
+    "core.signature",
+    "core.logs",
+    "core.kill_points",
+}
 WEB = {"fastapi", "starlette", "uvicorn", "slowapi", "typer", "jinja2", "python_multipart"}
 # What a room of core may import beside itself and the leaves, as beginnings of modules.
 CORE: dict[str, set[str]] = {
@@ -18,12 +30,12 @@ CORE: dict[str, set[str]] = {
     "core.media": set(),
     "core.database": set(),
     "core.tasks": {"core.media"},
-    "core.serving": {"core.engines.base", "core.tasks.base"},
+    "core.serving": {"core.engines.base", "core.tasks.base", "core.tasks.stepped", "core.tasks.streams"},
     "core.store": {"core.database"},
     "core.access": {"core.database"},
     "core.validation": {"core.engines", "core.tasks", "core.store"},
     "core.control": {"core"},
-    "core.pipelines": {"core.serving"},
+    "core.pipelines": {"core.serving", "core.tasks.base", "core.media", "core.store.yaml_reader"},
     "core.routing": {"core.serving"},
     "core.cluster": {"core.serving"},
     "core.optimiser": {
@@ -36,7 +48,17 @@ CORE: dict[str, set[str]] = {
     },
 }
 # Leaves import each other where one is made for the other, and in no circle.
-BETWEEN_LEAVES = {("core.logs", "core.settings")}
+BETWEEN_LEAVES = {
+    ("core.logs", "core.settings"),
+    ("core.setting_sources", "core.settings"),
+    ("core.settings", "core.setting_section"),
+    ("core.settings", "core.oidc_settings"),
+    ("core.settings", "core.stream_settings"),
+    ("core.settings", "core.tracing_settings"),
+    ("core.tracing_settings", "core.setting_section"),
+    ("core.oidc_settings", "core.setting_section"),
+    ("core.stream_settings", "core.setting_section"),
+}
 # The one who runs the migrations has to find them.
 BEYOND_CORE = {("core.database.migration", "migrations"), ("core.database.migration", "migrations.HEAD")}
 OURS = ("app", "core", "schemas", "migrations", "tests", "run")
@@ -188,21 +210,37 @@ def test_a_rightful_import_is_not(module: str, imported: str) -> None:
     assert wrong(module, imported) is None
 
 
+def _loads(code: str, *modules: str) -> set[str]:
+    """Which of `modules` are loaded after `code` in a process of its own."""
+    import subprocess
+
+    asked = f"import sys\n{code}\nprint(*(name for name in {modules!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
 def test_serving_loads_no_engine_and_no_task() -> None:
     """Held for what is loaded too: a registry that imports on first use must not be reached from the contracts."""
-    import subprocess
+    code = "import core.serving.deployment, core.serving.catalogue"
+    ours = [module for module, _ in _modules("core") if module.startswith(("core.engines.o", "core.tasks.i"))]
+    assert len(ours) > 5
+    assert not _loads(code, *ours, "onnx", "onnxruntime", "fastapi")
 
-    code = (
-        "import sys, core.serving.deployment, core.serving.catalogue; "
-        "print([m for m in sys.modules if m.startswith(('core.engines.o', 'core.tasks.i', 'onnx', 'fastapi'))])"
+
+def test_a_host_starts_without_what_only_the_server_needs() -> None:
+    """Every model with a process of its own pays for each of these at each start, and at each load on demand."""
+    server_only = ("core.settings", "pydantic", "pydantic_settings", "sqlalchemy", "fastapi", "typer", "httpx")
+    assert not _loads("import core.control.host_main", *server_only, "rich", "attr", "pygments", "psutil", "PIL")
+
+
+def test_a_start_loads_nothing_that_it_may_not_need() -> None:
+    later = ("httpx", "httpcore", "rich", "alembic", "onnxruntime", "onnx", "openvino", "torch", "jinja2", "redis")
+    others = ("sqlalchemy.dialects.postgresql", "asyncpg", "core.engines.onnx", "core.engines.torch", "app.bench")
+    code = "import run, core.access.bootstrap, core.database.migration, app.server"
+    assert not _loads(code, *later, *others)
+
+
+def test_help_and_wrong_use_load_no_server() -> None:
+    assert not _loads(
+        "import run", "sqlalchemy", "fastapi", "starlette", "uvicorn", "numpy", "PIL", "jose", "rich"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "[]"
-
-
-def test_a_start_loads_no_http_client() -> None:
-    import subprocess
-
-    code = "import sys, app.main, app.cli.model; print([m for m in ('httpx', 'httpcore') if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "[]"

@@ -173,3 +173,30 @@ def test_asking_does_not_import_alembic(tmp_path: Path) -> None:
         [sys.executable, "-c", code, url], cwd=ROOT, check=True, timeout=60, capture_output=True, text=True
     )
     assert answer.stdout == "False\n"
+
+
+def test_tokens_of_before_belong_to_a_tenant(bare_database_url: str) -> None:
+    async def on(statement: str) -> list[tuple[object, ...]]:
+        engine = make_engine(driver_url(bare_database_url), pooled=False)
+        async with engine.begin() as connection:
+            found = await connection.execute(sa.text(statement))
+            rows = [tuple(row) for row in found] if found.returns_rows else []
+        await engine.dispose()
+        return rows
+
+    asyncio.run(migration.upgrade(bare_database_url, "0009"))
+    for number, tenant in enumerate(("NULL", "NULL", "'Team A'")):
+        statement = (
+            "INSERT INTO access_tokens (name, prefix, hash, tenant, created_by, created_at, revision) "
+            f"VALUES ('robot', 'pv_', '{number}', {tenant}, '', '2026-01-01', 1)"
+        )
+        asyncio.run(on(statement))
+    asyncio.run(migration.upgrade(bare_database_url, "0010"))
+    assert asyncio.run(on("SELECT tenant FROM access_tokens ORDER BY id")) == [
+        ("default",),
+        ("default",),
+        ("Team A",),
+    ]
+    assert sorted(asyncio.run(on("SELECT name FROM tenants"))) == [("Team A",), ("default",)]
+    asyncio.run(migration.downgrade(bare_database_url, "0009"))
+    assert asyncio.run(on("SELECT tenant FROM access_tokens ORDER BY id")) == [(None,), (None,), ("Team A",)]

@@ -442,6 +442,29 @@ def test_a_stale_validation_is_claimed_by_exactly_one(database_url: str) -> None
     with_database(database_url, work)
 
 
+def test_a_verdict_is_not_about_a_version_that_got_the_id_of_a_removed_one(database_url: str) -> None:
+    async def work(database: Database) -> None:
+        model = await add_model(database)
+        removed = await add_version(database, model, claimed_until=utc_now() + HOUR)
+        async with database.transaction() as session:
+            row = await Versions(session).get(model.id, 1)
+            assert row is not None
+            await Versions(session).delete(row)
+        other = await add_version(database, model, claimed_until=utc_now() + HOUR)
+        if database_url.startswith("sqlite"):
+            assert other.id == removed.id
+        async with database.transaction() as session:
+            versions = Versions(session)
+            found = await versions.finish(other.id, "valid", report=[], created_at=removed.created_at)
+            removed.id = other.id
+            held = await versions.hold(removed, utc_now() + HOUR, [])
+            assert (found, held) == (False, False)
+            assert await versions.hold(other, utc_now() + HOUR, [])
+            assert await versions.finish(other.id, "valid", report=[], created_at=other.created_at)
+
+    with_database(database_url, work)
+
+
 def test_a_validation_ends_once(database_url: str) -> None:
     async def work(database: Database) -> None:
         model = await add_model(database)
@@ -513,27 +536,30 @@ def test_deploying_at_once_gives_each_its_generation(database_url: str) -> None:
 def test_a_rollback_goes_to_the_last_other_traffic_that_ran(database_url: str) -> None:
     async def work(database: Database) -> None:
         model = await add_model(database)
+        for _ in range(2):
+            await add_version(database, model)
 
         async def previous() -> int | None:
             async with database.session() as session:
                 row = await Deployments(session).previous(model.id)
                 return row.generation if row else None
 
-        async def put(traffic: str, **more: Any) -> None:
+        async def put(version: int, **more: Any) -> None:
             async with database.transaction() as session:
+                traffic = [{"version": version, "weight": 1}]
                 await Deployments(session).put(model.id, {"traffic": traffic, **more})
 
         assert await previous() is None
-        await put("one")
+        await put(1)
         assert await previous() is None
-        await put("two")
+        await put(2)
         assert await previous() == 1
         async with database.transaction() as session:
             await Deployments(session).undeploy(model.id)
         for queue_size in range(120):  # more than one step of history with the same traffic
-            await put("two", queue_size=queue_size)
+            await put(2, queue_size=queue_size)
         assert await previous() == 1
-        await put("one")
+        await put(1)
         assert await previous() == 123
 
     with_database(database_url, work)

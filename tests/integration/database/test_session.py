@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from core.database.repositories import Revisions, Users
 from core.database.session import Database
@@ -259,3 +259,54 @@ def test_a_cancellation_is_not_lost_as_the_turn_to_write_comes(tmp_path: Path, t
         assert writing.cancelled()
 
     with_database(f"sqlite:///{tmp_path / 'turn.db'}", work)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_the_end_waits_for_connections_of_those_who_were_cancelled(
+    database_url: str, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rollback cut off with the event loop would be an error in the log of an orderly end, or hang it."""
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 900000) SELECT count(*) FROM n"
+
+    async def main() -> None:
+        database = Database(database_url)
+        await database.ping()
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with database.session() as session:
+                inside.set()
+                await session.execute(text(slow))
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await database.close()
+
+    asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_who_is_cancelled_as_a_commit_ends_leaves_it_whole(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is on its way back then: cut off, it would be an error in the log, and a connection less."""
+
+    async def work(database: Database) -> bool:
+        async def add() -> None:
+            async with database.transaction() as session:
+                await Users(session).add("ada", "x", "admin")
+
+        adding = asyncio.create_task(add())
+        event.listen(database._engine.sync_engine, "reset", lambda *_: adding.cancel())
+        await asyncio.wait((adding,), timeout=30)
+        assert adding.cancelled()
+        async with database.session() as session:
+            return await Users(session).any()
+
+    assert with_database(database_url, work)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -21,7 +21,9 @@ from core.control.hosted import HostedRunner
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
 from core.serving.host import HostServer
 from core.serving.host_client import HostClient
-from core.serving.runner import LocalRunner, Runner, RunnerOptions, RunResult
+from core.serving.run_result import RunResult
+from core.serving.runner import LocalRunner, Runner, RunnerOptions
+from core.serving.sequences import DEFAULT_SEQUENCES, SequenceLimits
 from core.signature import Signature, TensorSpec
 
 POISON = 13.0
@@ -144,11 +146,11 @@ class GatedEngine(Engine):
 class InProcess:
     """A host on this event loop, and clients of it over its real socket."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, sequences: SequenceLimits = DEFAULT_SEQUENCES, **options: Any) -> None:
         self.engine = GatedEngine()
         self.path = folder / "host.sock"
         self.runner = LocalRunner(
-            RunnerOptions("gated", **{"max_batch": 1, **options}), lambda: (self.engine, signature())
+            RunnerOptions("gated", **{"max_batch": 1, **options}), lambda: (self.engine, signature()), sequences
         )
         self.clients: list[HostClient] = []
         self._serving: asyncio.Task[None] | None = None

@@ -53,6 +53,27 @@ def test_a_batch_mixes_the_requests_of_all_clients(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_the_host_knows_which_requests_wait_for_each_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with InProcess(tmp_path) as there:
+            client = await there.client()
+            first = asyncio.create_task(call(client, 1.0))
+            await there.wait_running()
+            client.admit(3)
+            x = {"x": np.ones((1, 2), np.float32)}
+            until_s = time.monotonic() + 20
+            others = [
+                asyncio.create_task(client.run(x, 1, priority=5, deadline=until_s, sibling=sibling))
+                for sibling in (True, True, False)
+            ]
+            await until("three wait", lambda: there.runner._queue.waiting == 3)
+            assert there.runner._queue.siblings == 2
+            there.engine.gate.set()
+            await asyncio.gather(first, *others)
+
+    asyncio.run(main())
+
+
 def test_what_a_caller_leaves_behind_is_not_overwritten_while_it_is_read(tmp_path: Path) -> None:
     async def main() -> None:
         async with InProcess(tmp_path) as there:
@@ -104,7 +125,7 @@ def test_a_deadline_in_the_queue_and_one_in_the_engine(tmp_path: Path) -> None:
             for late in (running, waiting):
                 with pytest.raises(DeadlineExceeded):
                     await late
-            assert 0.25 < time.monotonic() - before < 1.5
+            assert 0.25 < time.monotonic() - before < 10
             await _until_depth(client, 0)
             there.engine.gate.set()
             await until("all memory back", lambda: free_bytes(client) == whole)

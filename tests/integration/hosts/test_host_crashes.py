@@ -100,7 +100,7 @@ def test_a_hang_costs_its_request_and_no_other(tmp_path: Path) -> None:
 
 def test_deadlines_and_leaving_while_the_host_is_away(tmp_path: Path) -> None:
     async def main() -> None:
-        async with hosted(tmp_path, fake={"load_ms": 1500}) as runner:
+        async with hosted(tmp_path, fake={"load_ms": 2500}) as runner:
             assert runner.process.pid is not None
             os.kill(runner.process.pid, signal.SIGKILL)
             await until("the loss", lambda: runner._client.losses == 1)
@@ -110,10 +110,10 @@ def test_deadlines_and_leaving_while_the_host_is_away(tmp_path: Path) -> None:
             assert (await runner.stats()).depth == 2, "told without waiting for the host"
             with pytest.raises(DeadlineExceeded):
                 await call(runner, 3, timeout_s=0.2)
-            assert time.monotonic() - before < 1
+            assert time.monotonic() - before < 2
             leaving.cancel()
             assert (await staying)[0, 0] == 2
-            assert time.monotonic() - before > 1
+            assert time.monotonic() - before > 2
             assert not runner._client._pending
             assert (await runner.stats()).batch_sizes == {1: 1}, "only who stayed was run"
 
@@ -122,7 +122,7 @@ def test_deadlines_and_leaving_while_the_host_is_away(tmp_path: Path) -> None:
 
 def test_closing_answers_who_waits_for_a_host_that_is_away(tmp_path: Path) -> None:
     async def main() -> None:
-        async with hosted(tmp_path, fake={"load_ms": 1000}) as runner:
+        async with hosted(tmp_path, fake={"load_ms": 2000}) as runner:
             assert runner.process.pid is not None
             os.kill(runner.process.pid, signal.SIGKILL)
             await until("the loss", lambda: runner._client.losses == 1)
@@ -135,7 +135,7 @@ def test_closing_answers_who_waits_for_a_host_that_is_away(tmp_path: Path) -> No
             with pytest.raises(ShuttingDown):
                 await call(runner, 1)
             await runner.close()
-            assert time.monotonic() - before < 0.9
+            assert time.monotonic() - before < 1.8
 
     asyncio.run(main())
 
@@ -145,7 +145,12 @@ def test_a_request_under_way_when_the_host_dies_leaves_no_memory_behind(tmp_path
 
     async def main() -> None:
         async with hosted(tmp_path, fake={"latency_ms": 20}, max_batch=1) as runner:
-            held = []
+            settled = (0, 0, 0)
+
+            def no_more() -> bool:
+                """What went with a process is closed in turns of the loop that come after its restart."""
+                return all(now <= then for now, then in zip(holdings(), settled, strict=True))
+
             for death in range(1, 6):
                 calls = [asyncio.create_task(call(runner, large)) for _ in range(4)]
                 await until_busy(runner)
@@ -154,8 +159,10 @@ def test_a_request_under_way_when_the_host_dies_leaves_no_memory_behind(tmp_path
                 await asyncio.gather(*calls)
                 await until_restarts(runner, death)
                 del calls
-                held.append(holdings())
-            assert held[1:] == [held[1]] * 4
+                if death == 2:
+                    settled = holdings()
+                elif death > 2:
+                    await until(f"that death {death} leaves no more than the second", no_more)
 
     asyncio.run(main())
 

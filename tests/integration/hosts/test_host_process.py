@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ import psutil
 import pytest
 
 from core.control import host_process
-from core.control.host_log import LINE_CHARACTERS, LINES, HostLog
+from core.control.follower import Follower
+from core.control.host_log import KEPT_LOGS, LINE_CHARACTERS, LINES, HostLog, HostLogs
 from core.control.host_process import HostProcess
+from core.control.publisher import Publisher
 from core.errors import DeadlineExceeded, LoadFailed
+from core.serving.catalogue import Catalogue
+from core.tasks.base import DEFAULT_LIMITS
 from tests.integration.hosts.hosting import call, fake_job, hosted, signature, until, until_restarts
 from tests.servers import ROOT
 
@@ -45,9 +50,12 @@ def test_it_says_its_states_and_ends_when_told(tmp_path: Path) -> None:
         await process.start(states.append)
         assert states == ["loading", "warming"]
         assert process.pid in _children()
+        began = f"Process {process.pid} began."
         await process.stop()
         assert process.pid is None
         assert not _children()
+        noted = [line.text for line in process.log.lines() if line.ours]
+        assert noted == [began, "The process is being ended."]
 
     asyncio.run(main())
 
@@ -219,6 +227,7 @@ PARENT = """
 import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
 from core.control.host_process import HostProcess
+from core.control.publisher import Publisher
 async def main():
     process = HostProcess("test", json.loads(sys.argv[2]))
     started = asyncio.Event()
@@ -290,6 +299,54 @@ def test_a_summary_names_no_directories(line: str, summary: str) -> None:
     log = HostLog()
     log._add(line.encode())
     assert log.summary() == summary
+
+
+def test_what_we_note_is_kept_apart_from_what_the_host_says() -> None:
+    log = HostLog()
+    log._add(b"out of memory")
+    log.note("The process was killed by SIGKILL.")
+    assert (log.last(5), log.summary()) == (["out of memory"], "out of memory")
+    assert [(line.text, line.ours) for line in log.lines()] == [
+        ("out of memory", False),
+        ("The process was killed by SIGKILL.", True),
+    ]
+
+
+def test_logs_outlive_their_hosts_and_are_bounded() -> None:
+    logs = HostLogs()
+    logs.open("cats", 10).note("ten")
+    logs.open("cats", 9).note("nine")
+    assert logs.open("cats", 9) is logs.open("cats", 9)
+    assert {version: [text for _, text, _ in lines] for version, lines in logs.of("cats").items()} == {
+        "9": ["nine"],
+        "10": ["ten"],
+    }
+    for number in range(KEPT_LOGS):
+        logs.open("dogs", number)
+    assert not logs.of("cats")
+
+
+def test_a_worker_asks_the_control_process_for_logs(tmp_path: Path) -> None:
+    async def main() -> None:
+        logs = HostLogs()
+        publisher = Publisher(tmp_path / "control.sock")
+        publisher.tell_status(caught_up=False, not_ready={}, states={}, expected={}, memory={})
+        await publisher.start()
+        with ThreadPoolExecutor(1) as threads:
+            follower = Follower(publisher.path, "w1", Catalogue(), threads, DEFAULT_LIMITS, drain_s=1)
+            following = asyncio.create_task(follower.run())
+            await asyncio.wait_for(follower.synced.wait(), 30)
+            assert await follower.host_logs("cats") == {}
+            logs.open("cats", 2).note("began")
+            publisher.logs = logs.of
+            said = await follower.host_logs("cats")
+            assert [(text, ours) for _, text, ours in said["2"]] == [("began", True)]
+            await follower.close()
+            await publisher.close()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(main())
 
 
 def test_an_array_of_each_kind_goes_through_a_process_and_back(tmp_path: Path) -> None:

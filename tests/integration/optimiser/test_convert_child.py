@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_samples_are_prepared_as_serving_would_and_bad_ones_left_out(tmp_path: P
     assert [why.split(":")[0] for why in feeds.left_out] == ["Sample 1"]
     with np.load(feeds.paths[1]) as arrays:
         assert arrays["x"].shape == (1, *PICTURE)
+
+
+def test_feeds_take_no_more_room_than_they_may_and_that_is_said(tmp_path: Path) -> None:
+    job = feed_job(tmp_path, a=make_picture(), b=b"no picture", c=make_picture(), d=make_picture())
+    one = 4 * int(np.prod(PICTURE))
+    feeds = asyncio.run(make_feeds(replace(job, max_bytes=2 * one)))
+    assert feeds.ids == [0, 2]
+    assert (len(feeds.paths), feeds.cut) == (2, "more would take over 0 MiB")
+    made_up = asyncio.run(make_feeds(replace(job, samples=[], into=tmp_path / "made-up", max_bytes=one)))
+    assert len(made_up.paths) == 1
 
 
 def test_samples_none_of_which_fits(tmp_path: Path) -> None:

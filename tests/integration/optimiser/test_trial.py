@@ -56,6 +56,20 @@ def test_other_answers_are_seen(tmp_path: Path) -> None:
     assert (found.fidelity.top1_agreement, found.fidelity.accuracy) == (1.0, 1.0)
 
 
+def test_judging_ends_with_its_time_and_its_room(tmp_path: Path) -> None:
+    artifact = models.doubling(tmp_path)
+    out_of_time = _job(tmp_path, ONNX, artifact, keep=True, judge_s=0)
+    asyncio.run(run_trial(out_of_time, LIMITS))
+    assert len(list(out_of_time.outputs.iterdir())) == 1
+    room_for_three = _job(tmp_path, ONNX, artifact, keep=True, judge_bytes=3 * 3 * 4)
+    asyncio.run(run_trial(room_for_three, LIMITS))
+    assert len(list(room_for_three.outputs.iterdir())) == 3
+    short = _job(tmp_path, ONNX, artifact, compare=True, judge_s=0)
+    found = asyncio.run(run_trial(short, LIMITS)).fidelity
+    assert found is not None
+    assert found.items == 1
+
+
 def test_slots_run_side_by_side(tmp_path: Path) -> None:
     artifact = models.fake(tmp_path, latency_ms=20)
     slots = replace(FAKE, setting=Setting(1, 4, 2))

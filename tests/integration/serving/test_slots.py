@@ -15,7 +15,8 @@ import pytest
 
 from core.engines.base import Engine, EngineOptions, Tensors
 from core.engines.onnx import OnnxEngine
-from core.serving.runner import LocalRunner, RunnerOptions, RunResult
+from core.serving.run_result import RunResult
+from core.serving.runner import LocalRunner, RunnerOptions
 from core.serving.slot_policy import SURELY_LONG_S
 from core.signature import Signature
 from tests.integration.hosts.hosting import GatedEngine, signature, until

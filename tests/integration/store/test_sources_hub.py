@@ -265,6 +265,26 @@ def test_external_data_comes_along_in_a_package_that_is_the_same_every_time(
     assert fetch(tmp_path, "hf:acme/cats", hub_url=hub.url)[0].received.sha256 == fetched.received.sha256
 
 
+def test_a_text_model_comes_with_its_tokenizer(hub: HubStandIn, tmp_path: Path) -> None:
+    tokenizer = b'{"model": {"type": "WordPiece", "vocab": {"a": 0}}}'
+    files = hub.repositories["acme/cats"]
+    files["tokenizer.json"] = tokenizer
+    files["1_Pooling/config.json"] = b'{"pooling_mode_cls_token": true}'
+    fetched, data = fetch(tmp_path, "hf:acme/cats", hub_url=hub.url)
+    assert fetched.manifest is not None
+    manifest = json.loads(fetched.manifest)
+    assert (manifest["task"], manifest["postprocess"]) == ("text-embedding", {"pooling": "cls"})
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "model.onnx": MODEL,
+            "tokenizer.json": tokenizer,
+        }
+    _, own = fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, manifest="task: text-classification")
+    assert own == data
+    _, tensors = fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, task="tensor")
+    assert tensors == MODEL
+
+
 def test_a_model_over_the_cap_is_refused_before_it_is_fetched(hub: HubStandIn, tmp_path: Path) -> None:
     hub.repositories["acme/cats"]["onnx/model.onnx"] = bytes(MAX_BYTES + 1)
     with pytest.raises(TooLarge, match=r"store\.max_upload_bytes"):

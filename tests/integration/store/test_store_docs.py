@@ -9,8 +9,13 @@ from core.store.archives import ALLOWED_SUFFIXES
 from core.store.manifest import Batching, Manifest, parse_manifest
 from core.tasks.registry import task_class, task_names
 
-PAGE = (Path(__file__).parents[3] / "docs/model-package.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "model-package.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    text
+    for page in (PAGE, *(path.read_text(encoding="utf-8") for path in (DOCS / "tasks").glob("*.md")))
+    for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+]
 
 
 def test_every_task_has_an_example_that_its_task_takes() -> None:

@@ -32,7 +32,11 @@ def run_import(root: Path, data: bytes, settings: StoreSettings = SETTINGS, **to
 
 
 def names_below(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+    """All but the locks, which hold nothing, and the sums."""
+    files = (path for path in root.rglob("*") if not path.is_dir())
+    return sorted(
+        str(path.relative_to(root)) for path in files if path.parent.name not in ("owners", "locks", "sums")
+    )
 
 
 def test_a_bare_model_becomes_an_artifact(tmp_path: Path) -> None:
@@ -65,6 +69,7 @@ def test_a_package_becomes_an_artifact(tmp_path: Path) -> None:
 
 
 SCRIPT = zip_bytes({"m/data.pkl": b"", "m/constants.pkl": b"", "m/version": "3", "m/code/__torch__.py": ""})
+CT2 = b"\x06\0\0\0\x0c\0WhisperSpec\0\x03\0\0\0" + bytes(8)
 PROGRAM = zip_bytes({"m/archive_format": "pt2", "m/models/model.json": "{}"})
 IR = b'<net name="a" version="11"></net>'
 TOLD = """
@@ -81,6 +86,7 @@ outputs: [{name: y, dtype: FP32, shape: [-1, 3]}]
         (zip_bytes({"model.yaml": TOLD, "net.pt": SCRIPT}), None, "torchscript", "net.pt"),
         (zip_bytes({"model.yaml": "", "net.pt2": PROGRAM}), None, "pt2", "net.pt2"),
         (zip_bytes({"model.yaml": "", "net.xml": IR, "net.bin": b"1234"}), None, "openvino", "net.xml"),
+        (zip_bytes({"model.yaml": "", "model.bin": CT2, "vocabulary.txt": "a"}), None, "ctranslate2", "model.bin"),
     ],
 )
 def test_other_formats_become_artifacts(
@@ -114,6 +120,13 @@ ONNX = onnx_bytes()
     [
         (zip_bytes({"a.onnx": ONNX}), {}, "no model.yaml; put one beside the model"),
         (zip_bytes({"model.yaml": ""}), {}, "no .onnx file"),
+        (CT2, {}, "vocabulary is in another file; upload a zip"),
+        (zip_bytes({"model.yaml": "", "model.bin": CT2}), {}, r"model\.bin without vocabulary"),
+        (
+            zip_bytes({"model.yaml": "model: a/w.bin", "b": "", "a/w.bin": CT2}),
+            {},
+            "may hold|lie at the package's top",
+        ),
         (
             zip_bytes({"model.yaml": "", "a.onnx": ONNX, "b.onnx": ONNX}),
             {},

@@ -4,12 +4,18 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from limits import parse
 
-from core.access.limits import RateLimiter
+from core.access.counters import SLOT_BYTES, Counters
+from core.access.limits import RateLimiter, RateUsedUp
 from core.access.rates import parse_rates
 from core.access.records import TokenRecord
-from core.errors import LimitExceeded, Unprocessable
+from core.access.slots import SharedMemory
+from core.access.windows import Window, one_more, subject_of
+from core.errors import LimitExceeded, LimitsUnavailable, Unprocessable
+from core.metrics import Counts
 
 
 def record(*rates: str, token_id: int = 1) -> TokenRecord:
@@ -36,7 +42,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_no_rate_is_no_limit() -> None:
     limiter = RateLimiter()
     assert {limiter.hit(record()) for _ in range(1000)} == {None}
-    assert limiter.state(record()) is None
 
 
 def test_a_rate_holds_exactly_and_says_where_it_stands(clock: list[float]) -> None:
@@ -47,8 +52,9 @@ def test_a_rate_holds_exactly_and_says_where_it_stands(clock: list[float]) -> No
         limiter.hit(record("3/minute"))
     assert caught.value.retry_after_s is not None
     assert 1 <= caught.value.retry_after_s <= 61
-    state = limiter.state(record("3/minute"))
-    assert state is not None
+    assert isinstance(caught.value, RateUsedUp)
+    state = caught.value.state
+    assert caught.value.headers()["x-ratelimit-remaining"] == "0"
     assert (state.limit, state.remaining) == (3, 0)
     assert clock[0] < state.reset_epoch_s <= clock[0] + 61
 
@@ -99,12 +105,112 @@ def test_a_refused_request_uses_up_nothing_of_the_other_window(clock: list[float
 
 def test_no_thread_is_started_and_old_counters_go(clock: list[float]) -> None:
     threads = threading.active_count()
-    limiter = RateLimiter()
+    counts = Counts()
+    limiter = RateLimiter(4096, counts=counts)
     for token_id in range(20_000):
         limiter.hit(record("1/second", token_id=token_id))
         clock[0] += 0.01
     assert threading.active_count() == threads
-    assert len(limiter._limiter.storage.storage) < 5000
+    assert limiter.counted() <= 201
+    assert counts.limit_failures == 0
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_more_limits_than_can_be_counted_are_let_in_or_refused_as_said(fail_open: bool) -> None:
+    counts = Counts()
+    limiter = RateLimiter(64, counts=counts, fail_open=fail_open)
+    refusals = 0
+    for token_id in range(300):
+        try:
+            limiter.hit(record("5/day", token_id=token_id))
+        except LimitsUnavailable:
+            refusals += 1
+    assert counts.limit_failures >= 300 - 64
+    assert refusals == (0 if fail_open else counts.limit_failures)
+    counted = [token_id for token_id in range(300) if _remaining(limiter, token_id) == 3]
+    assert 0 < len(counted) <= 64  # those that have a slot keep it
+
+
+def _remaining(limiter: RateLimiter, token_id: int) -> int | None:
+    try:
+        state = limiter.hit(record("5/day", token_id=token_id))
+    except LimitsUnavailable:
+        return None
+    return state.remaining if state else None
+
+
+def test_changing_the_amount_forgets_nothing(clock: list[float]) -> None:
+    limiter = RateLimiter()
+    for _ in range(3):
+        limiter.hit(record("3/hour"))
+    assert [refused_for(limiter, "5/hour") is None for _ in range(3)] == [True, True, False]
+
+
+def test_a_clock_that_goes_back_a_little_forgives_nothing_and_one_far_off_blocks_nobody(
+    clock: list[float],
+) -> None:
+    limiter = RateLimiter()
+    clock[0] = 1_800_000_000.0 - 1_800_000_000.0 % 60
+    for _ in range(5):
+        assert refused_for(limiter, "5/minute") is None
+    clock[0] -= 2
+    assert refused_for(limiter, "5/minute") is not None
+    clock[0] -= 1000
+    assert refused_for(limiter, "5/minute") is None
+
+
+def test_of_two_rates_over_the_same_time_the_lower_holds() -> None:
+    limiter = RateLimiter()
+    for token_id, rates in enumerate((("3/hour", "5/hour"), ("9/60 minute", "3/hour"))):
+        one = record(*rates, token_id=token_id)
+        for _ in range(3):
+            limiter.hit(one)
+        with pytest.raises(LimitExceeded):
+            limiter.hit(one)
+
+
+@given(
+    amount=st.integers(1, 50),
+    length_s=st.sampled_from([1, 60, 86_400]),
+    window=st.integers(-2, 2),
+    before=st.integers(0, 60),
+    hits=st.integers(0, 60),
+    into=st.floats(0, 1, exclude_max=True),
+)
+def test_the_short_arithmetic_of_a_window_is_the_long_one(
+    amount: int, length_s: int, window: int, before: int, hits: int, into: float
+) -> None:
+    limit = Window(b"k" * 16, amount, length_s, "")
+    now_s = 1_800_000_000 // length_s * length_s + into * length_s
+    number = int(now_s // length_s) + window
+    was = ((number + 2.0) * length_s, number, before, hits)
+    assert limit.one_more(was, now_s) == one_more(limit, was, now_s)
+
+
+def test_a_burst_is_let_in_at_once_and_earned_back(clock: list[float]) -> None:
+    counters = Counters(SharedMemory(1024 * SLOT_BYTES), 0, 1024)
+    subject = subject_of("robot", parse_rates(["2/second", "1000/day"]), burst=6)
+    assert [counters.hit(subject)[0] == 0 for _ in range(8)] == [True] * 6 + [False] * 2
+    wait_s, words, state = counters.hit(subject)
+    assert wait_s == pytest.approx(0.5)
+    assert (words, state.limit, state.remaining) == ("2 per second", 6, 0)
+    clock[0] += 1.0
+    assert [counters.hit(subject)[0] == 0 for _ in range(3)] == [True, True, False]
+    clock[0] += 60
+    assert [counters.hit(subject)[0] == 0 for _ in range(7)] == [True] * 6 + [False]
+
+
+def test_places_are_held_and_given_back() -> None:
+    limiter = RateLimiter()
+    one = TokenRecord(1, "robot", max_concurrency=2)
+    assert limiter.take_place(one)
+    taken = limiter.take_place(one)
+    assert taken
+    with pytest.raises(LimitExceeded, match="2 requests at once"):
+        limiter.take_place(one)
+    limiter.give_back_place(taken)
+    assert limiter.take_place(one)
+    assert not limiter.take_place(TokenRecord(2, "free"))
 
 
 def test_rates_are_parsed() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from core.access.passwords import hash_password, verify_password
+from core.access.passwords import check_password, hash_password, verify_password
 from core.errors import Unprocessable
 
 
@@ -49,6 +49,30 @@ def test_what_is_cut_off_does_not_match() -> None:
 def test_too_short_and_too_long_are_refused(password: str) -> None:
     with pytest.raises(Unprocessable, match="A password has at"):
         asyncio.run(hash_password(password))
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["password", "Password1!", "PASSWORD2024", "12345678", "qwertyuiop", "aaaaaaaa", "12121212", "letmein!!!",
+     "1q2w3e4r", "adminadmin", "Pulvinar2026", "qwerty123456", "iloveyou", "87654321", "12341234", " Welcome1 "],
+)  # fmt: skip
+def test_what_is_guessed_first_is_refused(password: str) -> None:
+    with pytest.raises(Unprocessable, match="first that are guessed"):
+        check_password(password)
+
+
+@pytest.mark.parametrize(
+    "password", ["correct horse battery", "a long password", "new password", "passwort mit hut"]
+)
+def test_what_only_begins_like_one_is_not(password: str) -> None:
+    check_password(password)
+
+
+def test_ones_own_name_is_refused() -> None:
+    for password in ("ada.lovelace", "ADA.LOVELACE", "ada.lovelaceada.lovelace", "ecalevol.ada"):
+        with pytest.raises(Unprocessable, match="first that are guessed"):
+            check_password(password, "ada.lovelace")
+    check_password("ada.lovelace", "charles")
 
 
 def test_hashing_does_not_hold_up_the_loop() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.access.addresses import read_network
 from core.access.patterns import NamePattern
 from core.access.records import TokenRecord
 
@@ -26,7 +27,7 @@ def test_only_the_star_is_special(pattern: str) -> None:
 def test_a_nasty_pattern_takes_no_time() -> None:
     started = time.perf_counter()
     assert not NamePattern("*a" * 500).matches("a" * 499 + "b")
-    assert time.perf_counter() - started < 0.1
+    assert time.perf_counter() - started < 5, "by trying every way it would take for ever"
 
 
 def test_a_record_allows_what_one_of_its_patterns_fits() -> None:
@@ -45,8 +46,18 @@ def test_a_record_allows_what_one_of_its_patterns_fits() -> None:
 def test_invented_names_do_not_pile_up() -> None:
     record = TokenRecord(1, "robot", models=("*",))
     assert all(record.allows_model(f"name-{number}") for number in range(10_000))
-    assert len(record._allowed) <= 256
+    assert len(record._known) <= 256
     assert not record.allows_model("x" * 64)
+
+
+def test_a_model_called_like_an_address_opens_no_address() -> None:
+    record = TokenRecord(1, "robot", models=("10.*",), ip_allow=(read_network("192.0.2.0/24"),))
+    for _ in range(2):  # found, and then remembered
+        assert record.allows_model("10.0.0.1")
+        assert not record.allows_address("10.0.0.1")
+        assert record.allows_address("192.0.2.7")
+        assert not record.allows_model("192.0.2.7")
+        assert not record.allows_address("")
 
 
 def test_a_record_cannot_be_changed() -> None:

@@ -23,6 +23,7 @@ def report(*points: Point, complete: bool = True, **about: Any) -> Report:
             "task": "tensor",
             "engine": "onnx",
             "engine_version": "1.2",
+            "form": "as uploaded",
             "device": "cpu",
             "widths": [2, 1],
             "max_batch": 32,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from core.control.memory import give_back, node_bytes, process_bytes
+from core.control.memory import node_bytes, process_bytes
 from core.settings import InferenceSettings, budget_bytes
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -59,4 +59,3 @@ def test_a_process_is_measured_while_it_lives() -> None:
     assert 50 * MIB < process_bytes(child.pid) < 90 * MIB
     child.communicate("\n", timeout=10)
     assert process_bytes(child.pid) == 0
-    give_back()

@@ -5,13 +5,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import psutil
 import pytest
+from onnx import helper, numpy_helper
 
+from core.engines import onnx_widths
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.errors import LoadFailed
-from tests.unit.engines.models import big, doubling
+from tests.unit.engines.models import big, doubling, value
 
 MIB = 1 << 20
 X = np.random.default_rng(1).random((3, 1024), np.float32)
@@ -84,3 +88,29 @@ def test_a_broken_file_is_refused_as_ever(tmp_path: Path, temporary: Path) -> No
         OnnxEngine().load(tmp_path / "model.onnx", EngineOptions(widths=(2, 1)))
     assert str(tmp_path) not in caught.value.message
     assert os.listdir(temporary) == []
+
+
+def test_packed_weights_lie_where_the_kernels_may_read_them(tmp_path: Path) -> None:
+    """From other places some kernels end the process: `session.run` never comes back."""
+    shapes = [(41, 123), (123, 357), (357, 45), (45, 1001)]
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), f"w{i}") for i, shape in enumerate(shapes)]
+    nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(len(shapes))]
+    places = value("x0", "FP32", ["batch", 41]), value("x4", "FP32", ["batch", 1001])
+    graph = helper.make_graph(nodes, "chain", [places[0]], [places[1]], weights)
+    path = tmp_path / "chain.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    onnx_widths._optimise(onnxruntime, path, tmp_path / "optimised.onnx", _quiet())
+    optimised = onnx.load(str(tmp_path / "optimised.onnx"), load_external_data=False)
+    places = [entry.value.split("|")[1] for entry in onnx_widths._packed(optimised)]
+    assert len(places) == len(shapes)
+    assert all(int(place.split(";")[0]) % 64 == 0 for place in places)
+    engine = _loaded(path, 2, 1)
+    x = np.ones((2, 41), np.float32)
+    assert np.allclose(engine.run_wide({"x0": x}, 1)["x4"], 41 * 123 * 357 * 45)
+    engine.close()
+
+
+def _quiet() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app.external.oip_answer import render_infer
-from app.external.oip_request import OipCall, RequestedOutput, read_infer
+from app.external.oip_request import OipCall, RequestedOutput, read_infer, read_timeout_s
 from core.errors import BadRequest, RunFailed
-from core.serving.request import DEFAULT_PRIORITY, InferenceResult, Timing
+from core.serving.request import InferenceResult, Timing
 from core.signature import Signature, TensorSpec
 
 SIGNATURE = Signature(
@@ -33,15 +33,35 @@ def test_binary_tensors_follow_in_the_order_of_the_inputs() -> None:
 
 @pytest.mark.parametrize(
     ("given", "ours"),
-    [(None, DEFAULT_PRIORITY), (0, DEFAULT_PRIORITY), (1, 0), (2, 1), (10, 9), (11, 9), (2**62, 9)],
+    [(None, None), (0, None), (1, 0), (2, 1), (10, 9), (11, 9), (2**62, 9)],
 )
-def test_priorities(given: int | None, ours: int) -> None:
+def test_priorities(given: int | None, ours: int | None) -> None:
     assert _read(parameters={"priority": given}).priority == ours
 
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, None), (0, None), (1, 1e-6), (2_500_000, 2.5)])
 def test_timeouts_are_in_microseconds(given: int | None, seconds: float | None) -> None:
     assert _read(parameters={"timeout": given}).timeout_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("head", "header_bytes", "whole", "seconds"),
+    [
+        (b'{"parameters": {"timeout": 2000000}}', None, True, 2.0),
+        (b'{"parameters": {"timeout": 2000000}}\x00\x01', 36, False, 2.0),
+        (b'{"parameters": {"timeout": 2000000}}', None, False, None),
+        (b'{"parameters": {"timeout": 2000000}}', 37, False, None),
+        (b'{"parameters": {"timeout": "soon"}}', None, True, None),
+        (b'{"parameters": 3}', None, True, None),
+        (b"[1]", None, True, None),
+        (b"no JSON", None, True, None),
+        (b"", None, True, None),
+    ],
+)
+def test_a_timeout_is_found_in_the_head_of_a_body(
+    head: bytes, header_bytes: int | None, whole: bool, seconds: float | None
+) -> None:
+    assert read_timeout_s(head, header_bytes, whole=whole) == seconds
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True])
@@ -52,7 +72,7 @@ def test_parameters_of_another_kind(name: str, value: Any) -> None:
 
 
 def test_parameters_that_are_not_known_are_left_alone() -> None:
-    assert _read(parameters={"mine": {"deep": [1]}, "sequence_id": 0, "sequence_start": False}).priority == 5
+    assert _read(parameters={"mine": {"deep": [1]}, "sequence_id": 0, "sequence_start": False}).priority is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from core.errors import ConversionFailed
 from core.optimiser.bias_correction import correct_biases
 from core.optimiser.conversion import CONVERSIONS, convert
+from core.optimiser.mixed import enough
 from tests.unit.optimiser import models
 
 PICTURE = (3, 16, 16)
@@ -170,3 +171,31 @@ def test_corrected_biases_undo_what_rounding_the_weights_shifts(tmp_path: Path) 
     plain = answers(rounded(source, "plain.onnx"), feeds).mean(axis=0)
     mended = answers(rounded(corrected, "mended.onnx"), feeds).mean(axis=0)
     assert np.abs(mended - true).sum() < 0.5 * np.abs(plain - true).sum()
+
+
+def test_what_three_more_layers_must_bring() -> None:
+    assert enough({0: 1.0, 3: 0.5, 6: 0.2, 9: 0.19}) == 6
+    assert enough({0: 1.0, 3: 0.9}) == 0
+    assert enough({0: 1.0, 3: 0.1}) == 3
+    assert enough({0: 0.0, 3: 0.0}) == 0
+    assert enough({0: 1.0, 3: 0.2, 6: 0.11}) == 6
+    assert enough({0: 1.0, 3: 0.2, 6: 0.11}, 0.5) == 3
+
+
+def test_the_sensitive_first_layers_stay_at_32_bits(tmp_path: Path) -> None:
+    source, feeds = models.sensitive_start(tmp_path), list(models.feeds(32, *PICTURE))
+    made = convert("int8-mixed", source, tmp_path / "mixed", feeds)
+    every = convert("int8-static", source, tmp_path / "every", feeds)
+    assert len(made.notes["kept_at_fp32"]) == 3
+    assert made.notes["error_by_layers_kept"]["3"] < made.notes["error_by_layers_kept"]["0"] / 2
+    judging = list(models.feeds(64, *PICTURE))[32:]
+    wanted = answers(source, judging)
+    assert cosine(wanted, answers(made.path, judging)) > cosine(wanted, answers(every.path, judging))
+
+
+def test_layers_that_need_no_keeping_are_not_kept(tmp_path: Path) -> None:
+    feeds = list(models.feeds(8, *PICTURE))
+    with pytest.raises(ConversionFailed, match="int8-static is as good"):
+        convert("int8-mixed", models.pictures(tmp_path), tmp_path / "into", feeds)
+    with pytest.raises(ConversionFailed, match="upload samples"):
+        convert("int8-mixed", models.pictures(tmp_path), tmp_path / "none", [])

@@ -58,6 +58,17 @@ def test_a_gain_must_exceed_the_noise_and_be_worth_it(p50_ms: float, noise: floa
         assert "reference stays" in found.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("noise", "p50_ms", "trial"),
+    [(0.2, 4.1, 3), (0.03, 4.1, 3), (0.02, 4.1, 2), (0.2, 4.3, 2)],
+)
+def test_of_those_that_are_as_fast_the_least_lossy_is_chosen(noise: float, p50_ms: float, trial: int) -> None:
+    lossy, exact = _trial(2, INT8, 4.0, loss=0.008), _trial(3, BF16, p50_ms, loss=0.0)
+    found = recommend([REFERENCE, lossy, exact], "latency", noise)
+    assert found is not None
+    assert found.trial == trial
+
+
 def test_without_a_reference_there_is_none() -> None:
     assert recommend([], "latency", 0.0) is None
 

@@ -18,7 +18,7 @@ from core.optimiser.space import (
 HERE = Here(
     {"onnx": ["cpu"], "openvino": ["cpu"]},
     {"openvino": ["fp32", "bf16", "int8"]},
-    ["simplified", "fp16", "int8-dynamic", "int8-static"],
+    ["simplified", "fp16", "int8-dynamic", "int8-static", "int8-mixed", "bf16-compensated", "bf16-mixed"],
     4,
 )
 GPU = Here({"onnx": ["cpu", "cuda:0"], "tensorrt": ["cuda:0"]}, {}, ["fp16"], 4)
@@ -31,13 +31,19 @@ def _labels(found: list[Variant]) -> list[str]:
 def test_promising_ones_come_first_and_the_impossible_are_left_out() -> None:
     assert _labels(variants("onnx", HERE)) == [
         "openvino bf16",
+        "onnx int8 (int8-dynamic)",
+        "openvino bf16 (bf16-compensated)",
+        "openvino bf16 (bf16-mixed)",
         "onnx int8 (int8-static)",
         "openvino int8 (int8-static)",
+        "onnx int8 (int8-mixed)",
+        "openvino int8 (int8-mixed)",
         "openvino fp32",
-        "onnx int8 (int8-dynamic)",
         "onnx fp32 (simplified)",
         "onnx fp16 (fp16)",
     ]
+    half = Here(HERE.devices, {"openvino": ["fp32", "fp16"]}, [], 4)
+    assert _labels(variants("onnx", half)) == ["openvino fp16", "openvino fp32"]
     old = Here(HERE.devices, {"openvino": ["fp32"]}, ["simplified"], 4)
     assert _labels(variants("onnx", old)) == ["openvino fp32", "onnx fp32 (simplified)"]
     assert _labels(variants("onnx", GPU))[:2] == ["tensorrt fp16 on cuda:0", "onnx fp16 (fp16) on cuda:0"]
@@ -46,7 +52,11 @@ def test_promising_ones_come_first_and_the_impossible_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("engines", "precisions", "found"),
     [
-        (["openvino"], ["bf16"], ["openvino bf16"]),
+        (
+            ["openvino"],
+            ["bf16"],
+            ["openvino bf16", "openvino bf16 (bf16-compensated)", "openvino bf16 (bf16-mixed)"],
+        ),
         (["onnx"], ["fp32"], ["onnx fp32 (simplified)"]),
         ([], ["fp16"], ["onnx fp16 (fp16)"]),
         (["torch"], [], []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.serving.batch_policy import AGEING_S, BatchPolicy, Lane, Take, Wait, decide
+from core.serving.batch_policy import AGEING_S, BatchPolicy, Lane, Take, Wait, decide, part_of_siblings
 
 NOW = 100.0
 EAGER = BatchPolicy(max_batch=8)
@@ -107,3 +107,28 @@ def test_the_ageing_time_is_the_policy_s() -> None:
     lanes = [lane(priority=0, shape="urgent"), lane(priority=9, shape="patient", waited_s=0.1)]
     assert decide(lanes, NOW, quick) == Take((1,))
     assert decide(lanes, NOW, EAGER) == Take((0,))
+
+
+@pytest.mark.parametrize(
+    ("siblings", "slots", "parts"),
+    [
+        (10, 1, [10]),
+        (10, 2, [5, 3, 1, 1]),
+        (10, 4, [3, 2, 2, 1, 1, 1]),
+        (70, 1, [32, 32, 6]),
+        (3, 8, [1, 1, 1]),
+    ],
+)
+def test_siblings_are_dealt_out_so_that_all_slots_end_together(
+    siblings: int, slots: int, parts: list[int]
+) -> None:
+    taken, left = [], siblings
+    while left:
+        taken.append(part_of_siblings(left, left, slots, 32) or 1)
+        left -= taken[-1]
+    assert taken == parts
+
+
+def test_siblings_are_no_more_than_others_where_others_wait() -> None:
+    assert part_of_siblings(10, 11, 2, 32) == 0
+    assert part_of_siblings(1, 1, 2, 32) == 0

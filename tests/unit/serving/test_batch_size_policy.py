@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.serving.batch_size_policy import EXPLORE_EVERY, FADE, TOLERANCE, BatchCosts, best_size, why
+from core.serving.batch_size_policy import EXPLORE_EVERY, FADE, TOLERANCE, TRY_EVERY, BatchCosts, best_size, why
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ def test_one_batch_in_many_may_be_twice_as_large() -> None:
         limits.append(costs.limit)
     assert limits.count(2) == 2
     assert limits.count(1) == len(limits) - 2
+
+
+def test_siblings_are_run_as_costs_least_and_now_and_then_otherwise() -> None:
+    costs = BatchCosts(16)
+    assert costs.together() == 16  # nothing is known
+    costs = BatchCosts(16)
+    for items, seconds in ((1, 1.0), (4, 3.88), (8, 8.0)):
+        costs.observe(items, seconds)
+    assert costs.limit == 1  # not worth the wait for strangers
+    sizes = [costs.together() for _ in range(2 * TRY_EVERY)]
+    assert sizes.count(4) == 2 * TRY_EVERY - 2
+    assert (sizes[TRY_EVERY - 1], sizes[-1]) == (2, 8)

