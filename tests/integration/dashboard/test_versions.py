@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -10,14 +11,18 @@ import pytest
 
 from core.database.repositories import Deployments, Models, Versions
 from core.database.repositories.derived import DerivedArtifacts
-from core.database.tables import Optimisation
+from core.database.tables import Optimisation, utc_now
 from tests.integration.dashboard.conftest import Browser, House
 from tests.integration.dashboard.test_models import actions
 from tests.servers import PASSWORD, wait_until
 
 
 def add_model(house: House, name: str, versions: int, status: str = "valid") -> None:
-    """A model with versions whose files are nowhere: they can be looked at, and fail where they are deployed."""
+    """A model with versions whose files are nowhere: they can be looked at, and fail where they are deployed.
+
+    What is `validating` is held for an hour: the house takes over what nobody holds.
+    """
+    held = utc_now() + timedelta(hours=1) if status == "validating" else None
 
     async def add() -> None:
         async with house.platform.database.transaction() as session:
@@ -25,9 +30,10 @@ def add_model(house: House, name: str, versions: int, status: str = "valid") -> 
             for number in range(1, versions + 1):
                 sha256 = hashlib.sha256(f"{name} {number}".encode()).hexdigest()
                 row = await Versions(session).add_next(
-                    model.id, format="onnx", size_bytes=7, sha256=sha256, manifest={}
+                    model.id, format="onnx", size_bytes=7, sha256=sha256, manifest={}, claimed_until=held
                 )
-                await Versions(session).finish(row.id, status, report=[])
+                if held is None:
+                    await Versions(session).finish(row.id, status, report=[])
 
     house.run(add)
 
@@ -110,7 +116,8 @@ def test_what_is_in_service_checked_or_searched_stays(house: House, admin: Brows
             assert model is not None
             version = await Versions(session).get(model.id, 2)
             assert version is not None
-            session.add(Optimisation(version_id=version.id, status="running", wanted={}))
+            held = utc_now() + timedelta(hours=1)  # a search that nobody runs is ended by the house
+            session.add(Optimisation(version_id=version.id, status="running", wanted={}, claimed_until=held))
 
     house.run(search)
     for name, number, words in (("busy-attic", 2, "is under way"), ("checked-attic", 1, "is being checked")):
