@@ -212,7 +212,7 @@ def test_a_failed_deployment_offers_the_way_back(house: House, admin: Browser, r
     if role == "viewer":
         from tests.integration.dashboard.test_second_factor import somebody
 
-        browser = somebody(house, "onlooker")
+        browser = somebody(house, "bystander")
     pages: list[str] = []
 
     def shows_it() -> bool:
