@@ -153,11 +153,16 @@ def test_what_cannot_be_measured_is_said_in_one_line(house: Path, arguments: str
     assert says in ended.stderr
 
 
+def _interruptible() -> None:
+    """Whoever runs the tests in the background of a shell has them ignore interrupts, and all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_shows_what_is_known_so_far(house: Path) -> None:
     command = [sys.executable, str(RUN), "bench", "scale", "--seconds", "0.3", "--html", "i.html"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     variables = environment({"TMPDIR": str(house / "tmp")})
-    with subprocess.Popen(command, cwd=house, env=variables, **pipes) as process:
+    with subprocess.Popen(command, cwd=house, env=variables, preexec_fn=_interruptible, **pipes) as process:
         assert process.stderr is not None
         while "http, 1 caller" not in process.stderr.readline():
             assert process.poll() is None
