@@ -25,6 +25,8 @@ class Filled(Generic[Model]):
     texts: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     value: Model | None = None
+    prefix: str = ""
+    """Before the ids of its fields, where a page has several forms."""
 
     def refused(self, error: PlatformError, name: str = WHOLE) -> Filled[Model]:
         """The same with what the platform said against it, shown at a field or above the form."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from core.control.deploying import find_model
 from core.database.repositories import Models, Versions
+from core.database.repositories.samples import Samples
 from core.database.tables import Optimisation, Version, utc_now
 from core.optimiser.machine import fingerprint
 from tests.integration.dashboard.conftest import Browser, House
@@ -191,3 +193,31 @@ def test_the_rest_of_a_deployment_is_asked_for_too(admin: Browser, model: str, h
         assert f'name="{name}"' in page, name
     answer = admin.post(path, {"version": "1", "device": "nowhere!", "instances": "1"})
     assert (answer.status_code, "<details open>" in answer.text) == (422, True)
+
+
+def test_live_inputs_are_kept_of_a_model_in_service_only(admin: Browser, model: str, house: House) -> None:
+    path = f"/dashboard/models/{model}/samples"
+    page = admin.get(path).text
+    assert "Live inputs can be kept once the model is in service." in page
+    assert 'name="keep"' not in page
+    answer = admin.post(f"{path}/live", {"keep": "true"})
+    assert answer.status_code == 409
+    assert "not in service" in answer.text
+
+
+def test_samples_of_live_calls_go_without_the_others(admin: Browser, model: str, house: House) -> None:
+    async def fill() -> None:
+        async with house.platform.database.transaction() as session:
+            row = await find_model(session, model)
+            for number, kind in enumerate(("live", "live", "uploaded")):
+                await Samples(session).put(row.id, f"{number:064x}", kind=kind, media_type="x/y", size_bytes=1)
+
+    house.run(fill)
+    path = f"/dashboard/models/{model}/samples"
+    assert "Remove live samples…" in admin.get(path).text
+    assert admin.post(f"{path}/clear", {"confirm": model, "kind": "live"}).status_code == 303
+    page = admin.get(path).text
+    assert "Remove live samples…" not in page
+    assert page.count("<td>uploaded</td>") == 1
+    admin.post(f"{path}/clear", {"confirm": model})
+    assert "<td>uploaded</td>" not in admin.get(path).text

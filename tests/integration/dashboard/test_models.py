@@ -251,22 +251,117 @@ def test_a_deployment_that_cannot_be_says_why(
     assert said in answer.text
 
 
+def desired(house: House, name: str) -> Any:
+    """What is desired of a model, as the database has it."""
+
+    async def spec() -> Any:
+        async with house.platform.database.session() as session:
+            row = await Deployments(session).get((await find_model(session, name)).id)
+            assert row is not None
+            return row.spec
+
+    return house.run(spec)
+
+
 def test_what_the_form_does_not_show_stays_as_it_is(admin: Browser, model: str, house: House) -> None:
     path = f"/dashboard/models/{model}"
-    admin.get(f"{path}/deployment")
-    admin.post(f"{path}/beside", {"version": "2", "percent": "5", "watch": "true"})
+    admin.get(f"{path}/samples")
+    admin.post(f"{path}/samples/live", {"keep": "true", "rate_percent": "5", "max_count": "50"})
     admin.get(f"{path}/deployment")
     admin.post(f"{path}/deployment", {"version": "1", "instances": "1", "max_batch": "4"})
     page = admin.get(f"{path}/deployment").text
     assert re.search(r'name="max_batch"[^>]* value="4"', page)
+    assert desired(house, model)["sample_live"] == {"rate": 0.05, "max_count": 50}
 
-    async def spec() -> Any:
-        async with house.platform.database.session() as session:
-            row = await Deployments(session).get((await find_model(session, model)).id)
-            assert row is not None
-            return row.spec
 
-    assert house.run(spec)["watch"]["max_error_rate"] == 0.05
+def test_when_a_version_goes_back_by_itself_is_asked_for(admin: Browser, model: str, house: House) -> None:
+    path = f"/dashboard/models/{model}"
+    limits = {"window_s": "300", "error_percent": "2.5", "latency_ratio": "1.5", "min_requests": "50"}
+    kept = {"window_s": 300.0, "max_error_rate": 0.025, "max_latency_ratio": 1.5, "min_requests": 50}
+    fields = {"version": "1", "instances": "1"}
+    page = admin.get(f"{path}/deployment").text
+    assert page.count("<summary>Go back by itself</summary>") == 1
+    for words in ('value="60"', 'value="5"', 'value="2"', 'value="20"'):  # the platform's own
+        assert words in page[page.index("Go back by itself") :]
+    admin.post(f"{path}/deployment", {**fields, "go_back": "true", **limits})
+    assert desired(house, model)["watch"] == kept
+    page = admin.get(f"{path}/deployment").text
+    form = page[page.index(f'action="{path}/deployment"') :].split("</form>")[0]
+    assert re.search(r'name="go_back" value="true" checked', form)
+    for name, value in limits.items():
+        assert re.search(rf'name="{name}"[^>]* value="{value}"', form), name
+    assert "after more than 2.5\N{NARROW NO-BREAK SPACE}% errors or 1.5 times the time" in unescape(page)
+    # The same limits stand beside a canary, and are changed there; without the tick nothing goes back.
+    admin.post(f"{path}/beside", {"version": "2", "percent": "5", "go_back": "true", **limits, "window_s": ""})
+    assert desired(house, model)["watch"] == {**kept, "window_s": 60.0}
+    admin.get(f"{path}/deployment")
+    admin.post(f"{path}/beside", {"version": "2", "percent": "6", **limits})
+    assert desired(house, model)["watch"] is None
+    admin.get(f"{path}/deployment")
+    admin.post(f"{path}/deployment", {**fields, "go_back": "true"})
+    assert desired(house, model)["watch"]["max_error_rate"] == 0.05
+    admin.get(f"{path}/deployment")
+    admin.post(f"{path}/deployment", fields)
+    assert desired(house, model)["watch"] is None
+
+
+@pytest.mark.parametrize("form", ["deployment", "beside"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("window_s", "0", "greater than or equal to 1"),
+        ("error_percent", "100", "less than 100"),
+        ("latency_ratio", "1", "greater than 1"),
+        ("min_requests", "many", "valid integer"),
+    ],
+)
+def test_a_wrong_limit_is_told_at_its_field(
+    admin: Browser, model: str, house: House, form: str, name: str, value: str, said: str
+) -> None:
+    before = desired(house, model)
+    admin.get(f"/dashboard/models/{model}/deployment")
+    fields = {"version": "2", "instances": "1", "percent": "5", "go_back": "true", name: value}
+    fields = {key: one for key, one in fields.items() if key != ("instances" if form == "beside" else "percent")}
+    answer = admin.post(f"/dashboard/models/{model}/{form}", fields)
+    assert answer.status_code == 422
+    prefix = "beside-" if form == "beside" else ""
+    found = re.search(rf'<p class="invalid-feedback" id="e-{prefix}{name}">([^<]*)</p>', answer.text)
+    assert found is not None
+    assert said in found[1]
+    assert re.search(rf'aria-invalid="true" aria-describedby="e-{prefix}{name} h-{prefix}{name}"', answer.text)
+    folds = [one.split("<summary>")[0] for one in answer.text.split("<details")[1:] if f'id="e-{prefix}' in one]
+    assert folds == [" open>"], "a mistake in a fold that is shut is not seen"
+    assert desired(house, model) == before
+
+
+def test_two_forms_of_a_page_share_no_id(admin: Browser, model: str) -> None:
+    page = admin.get(f"/dashboard/models/{model}/deployment").text
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert sorted(set(ids)) == sorted(ids)
+
+
+def test_live_inputs_are_kept_where_it_is_asked_for(admin: Browser, model: str, house: House) -> None:
+    path = f"/dashboard/models/{model}/samples"
+    admin.get(f"{path}")
+    admin.post(f"{path}/live", {"rate_percent": "1"})
+    page = admin.get(path).text
+    assert 'name="keep" value="true" checked' not in page
+    assert re.search(r'name="rate_percent"[^>]* value="1"', page)
+    assert re.search(r'name="max_count"[^>]* value="200"', page)
+    answer = admin.post(f"{path}/live", {"keep": "true", "rate_percent": "0.5", "max_count": "30"})
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    assert desired(house, model)["sample_live"] == {"rate": 0.005, "max_count": 30}
+    page = admin.get(path).text
+    assert 'name="keep" value="true" checked' in page
+    assert re.search(r'name="rate_percent"[^>]* value="0.5"', page)
+    for name, value in (("rate_percent", "0"), ("rate_percent", "101"), ("max_count", "0")):
+        answer = admin.post(f"{path}/live", {"keep": "true", name: value})
+        assert (answer.status_code, f'id="e-{name}"' in answer.text) == (422, True), (name, value)
+    assert desired(house, model)["sample_live"] == {"rate": 0.005, "max_count": 30}
+    admin.get(path)
+    admin.post(f"{path}/live", {"rate_percent": "0.5", "max_count": "30"})
+    assert desired(house, model)["sample_live"] is None
+    assert actions(house, model)[-1] == "deployment.put"
 
 
 def test_leaving_service_asks_for_the_name(admin: Browser, model: str) -> None:
@@ -291,5 +386,5 @@ def test_a_viewer_reads_and_changes_nothing(house: House, model: str) -> None:
         assert 'class="btn btn-primary"' not in main, tab
     assert viewer.get(NEW).status_code == 403
     viewer.get("/dashboard/account")
-    for path in ("deployment", "rollback", "undeploy", "beside", "upload", "versions/1/check"):
+    for path in ("deployment", "rollback", "undeploy", "beside", "upload", "versions/1/check", "samples/live"):
         assert viewer.post(f"/dashboard/models/{model}/{path}", {"version": "2"}).status_code == 403, path

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from fastapi import Query, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from app.dashboard.cookies import flash
 from app.dashboard.forms import WHOLE, Filled, fill
 from app.dashboard.guard import Operator, Viewer, pages
+from app.dashboard.pages.models.desired import desire
 from app.dashboard.pages.models.model import Head, ModelName, ModelPage, load_head, model_path
+from app.dashboard.pages.models.watch_form import WatchForm
 from app.dashboard.rendering import render
 from app.dependencies import House, Reading, actor_of
 from app.internal.deployments import observed_answer
 from app.state import Platform
 from app.tallies import traffic_of
 from core.access.sessions import Principal
-from core.control.deploying import deploy, find_model, roll_back, undeploy
+from core.control.deploying import find_model, roll_back, undeploy
 from core.database.repositories.deployments import Deployments
 from core.engines.registry import engines_for
 from core.errors import BadRequest, Conflict, PlatformError
@@ -46,16 +48,25 @@ _SHOWN: Final = (
     "queue_size",
     "cache",
 )
-"""What the form holds. The rest of a deployment stays as it is."""
+"""What the form holds, beside when to go back. The rest of a deployment stays as it is."""
+_BESIDE: Final = "beside-"
+"""What ids of that form begin with."""
 
 
-class Beside(BaseModel):
+class DeployForm(DeploymentPut, WatchForm):
+    """A version that is to answer all callers, and how."""
+
+    def spec(self) -> dict[str, Any]:
+        """What of a deployment it says."""
+        return {**self.model_dump(include=set(_SHOWN)), "watch": self.limits()}
+
+
+class Beside(WatchForm):
     """A version that is to answer some callers, or none, beside the one in service."""
 
     version: int = Field(ge=1)
     percent: int = Field(10, ge=0, le=100)
     mode: Literal["live", "shadow"] = "live"
-    watch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +80,8 @@ class DeploymentPage(ModelPage):
     answered: int
     defaults: InferenceSettings
     chosen: int | None = None
-    form: Filled[DeploymentPut] = field(default_factory=Filled)
-    beside: Filled[Beside] = field(default_factory=Filled)
+    form: Filled[DeployForm] = field(default_factory=Filled)
+    beside: Filled[Beside] = field(default_factory=lambda: Filled(prefix=_BESIDE))
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -127,10 +138,11 @@ async def deployment(
 @router.post("/models/{name}/deployment")
 async def put_deployment(request: Request, name: ModelName, user: Operator, house: House) -> Response:
     """Desire one version with these settings."""
-    form = fill(DeploymentPut, await request.form())
+    form = fill(DeployForm, await request.form())
     if form.value is not None:
         try:
-            return await _desire(request, user, house, name, form.value.model_dump(include=set(_SHOWN)))
+            await desire(request, user, house, name, form.value.spec())
+            return _applying(request, name)
         except PlatformError as error:
             form = form.refused(error)
     async with house.database.session() as session:
@@ -140,7 +152,7 @@ async def put_deployment(request: Request, name: ModelName, user: Operator, hous
 @router.post("/models/{name}/beside")
 async def put_beside(request: Request, name: ModelName, user: Operator, house: House) -> Response:
     """Give a version a part of the traffic, all of it, none, or copies only."""
-    form = fill(Beside, await request.form())
+    form = replace(fill(Beside, await request.form()), prefix=_BESIDE)
     if form.value is not None:
         try:
             async with house.database.session() as session:
@@ -148,9 +160,9 @@ async def put_beside(request: Request, name: ModelName, user: Operator, house: H
                 now = await Deployments(session).get(model.id)
             if now is None or not now.running:
                 raise Conflict("Nothing is in service that a version could stand beside. Deploy it instead.")
-            wanted: dict[str, Any] = {"traffic": traffic_with(now.spec["traffic"], form.value)}
-            wanted["watch"] = (now.spec.get("watch") or {}) if form.value.watch else None
-            return await _desire(request, user, house, name, wanted)
+            wanted = {"traffic": traffic_with(now.spec["traffic"], form.value), "watch": form.value.limits()}
+            await desire(request, user, house, name, wanted)
+            return _applying(request, name)
         except PlatformError as error:
             form = form.refused(error)
     async with house.database.session() as session:
@@ -202,31 +214,10 @@ def traffic_with(now: Sequence[Mapping[str, Any]], wanted: Beside) -> list[dict[
     return [*others, {"version": wanted.version, "weight": float(wanted.percent), "mode": "live"}]
 
 
-async def _desire(
-    request: Request, user: Principal, house: Platform, name: str, wanted: Mapping[str, Any]
-) -> Response:
-    """Desire what is so now with some of it changed; where there is nothing, defaults are."""
-    async with house.database.transaction() as session:
-        model = await find_model(session, name)
-        now = await Deployments(session).get(model.id)
-        kept = {key: one for key, one in (now.spec if now else {}).items() if key in DeploymentPut.model_fields}
-        if "version" in wanted:
-            kept.pop("traffic", None)
-        if (kept.get("max_instances") or 64) < (wanted.get("instances") or 1):
-            kept.pop("max_instances")
-        body = _checked({**kept, **wanted})
-        await deploy(session, name, body.model_dump(), house.settings.inference, actor_of(request, user))
-    house.reconciler.wake()
+def _applying(request: Request, name: str) -> Response:
     response = RedirectResponse(model_path(name), 303)
     flash(request, response, "Applying. What served before goes on until the new state is reached.")
     return response
-
-
-def _checked(body: Mapping[str, Any]) -> DeploymentPut:
-    try:
-        return DeploymentPut.model_validate(body)
-    except ValidationError as error:
-        raise BadRequest(error.errors()[0]["msg"].removeprefix("Value error, ") + ".") from None
 
 
 async def _page(
@@ -236,7 +227,7 @@ async def _page(
     user: Principal,
     *,
     chosen: int | None = None,
-    form: Filled[DeploymentPut] | None = None,
+    form: Filled[DeployForm] | None = None,
     beside: Filled[Beside] | None = None,
 ) -> DeploymentPage:
     head = await load_head(session, name, user)
@@ -246,12 +237,11 @@ async def _page(
     traffic = traffic_of(house, await house.reconciler.totals(name)).get(name)
     engines = await asyncio.to_thread(_engines, head)
     answered = traffic.requests if traffic else 0
-    return DeploymentPage(
-        head, engines, observed, answered, house.settings.inference, chosen, _in_words(form), beside or Filled()
-    )
+    page = DeploymentPage(head, engines, observed, answered, house.settings.inference, chosen, _in_words(form))
+    return replace(page, beside=beside) if beside is not None else page
 
 
-def _in_words(form: Filled[DeploymentPut] | None) -> Filled[DeploymentPut]:
+def _in_words(form: Filled[DeployForm] | None) -> Filled[DeployForm]:
     """Errors of the form as a whole say the fields' names in the words of the page."""
     if form is None:
         return Filled()

@@ -7,23 +7,45 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from fastapi import Request
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from app.dashboard.cookies import flash
+from app.dashboard.forms import Filled, fill
 from app.dashboard.guard import Operator, Viewer, pages
+from app.dashboard.pages.models.desired import desire
 from app.dashboard.pages.models.model import Head, ModelName, ModelPage, load_head, model_path
 from app.dashboard.rendering import render
 from app.dashboard.uploading import done, receive_upload
 from app.dependencies import Cursor, House, Reading, actor_of
+from app.state import Platform
 from core.access.sessions import Principal
+from core.control.deploying import find_model
+from core.database.repositories.deployments import Deployments
 from core.database.repositories.samples import Samples
 from core.database.tables import Sample
-from core.errors import BadRequest
+from core.errors import BadRequest, Conflict, PlatformError
+from schemas.deployments import SampleLive
 
 router = pages()
 _FIELDS: Final = frozenset({"label"})
 _ROWS: Final = 50
+_USUAL: Final = SampleLive.model_validate({})
+
+
+class LiveForm(BaseModel):
+    """Which live inputs are kept; the part of the calls in percent."""
+
+    keep: bool = False
+    rate_percent: float = Field(_USUAL.rate * 100, gt=0, le=100)
+    max_count: int = Field(_USUAL.max_count, ge=1, le=100_000)
+
+    def sample_live(self) -> dict[str, object] | None:
+        """As a deployment keeps it."""
+        if not self.keep:
+            return None
+        return SampleLive(rate=round(self.rate_percent / 100, 9), max_count=self.max_count).model_dump()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +61,7 @@ class SamplesPage(ModelPage):
     rows: Sequence[Sample]
     next_cursor: str | None
     query: Mapping[str, str] = field(default_factory=dict)
+    form: Filled[LiveForm] = field(default_factory=Filled)
 
     @property
     def kept_live(self) -> Mapping[str, object] | None:
@@ -73,22 +96,53 @@ async def add(request: Request, name: ModelName, user: Operator, house: House) -
     return response
 
 
+@router.post("/models/{name}/samples/live")
+async def keep_live(request: Request, name: ModelName, user: Operator, house: House) -> Response:
+    """Keep some of what callers send from now on, or nothing of it."""
+    form = fill(LiveForm, await request.form())
+    status = 422
+    if form.value is not None:
+        try:
+            await _require_service(house, name)
+            await desire(request, user, house, name, {"sample_live": form.value.sample_live()})
+            response = RedirectResponse(f"{model_path(name)}/samples", 303)
+            said = "Some live inputs are kept" if form.value.keep else "No live inputs are kept"
+            flash(request, response, f"{said} from now on.")
+            return response
+        except PlatformError as error:
+            form, status = form.refused(error), error.status
+    async with house.database.session() as session:
+        return render(request, await _page(session, name, user, None, form), status)
+
+
 @router.post("/models/{name}/samples/clear")
 async def clear(request: Request, name: ModelName, user: Operator, house: House) -> Response:
-    """Remove all of a model."""
-    if (await request.form()).get("confirm") != name:
+    """Remove all of a model, or those kept from live calls."""
+    form = await request.form()
+    if form.get("confirm") != name:
         raise BadRequest("The name that was typed is not the model's, so nothing was done.")
     model = await house.uploads.check_existing(name)
-    removed = await house.samples.remove(model, actor_of(request, user))
+    kind = "live" if form.get("kind") == "live" else None
+    removed = await house.samples.remove(model, actor_of(request, user), kind=kind)
     response = RedirectResponse(f"{model_path(name)}/samples", 303)
     flash(request, response, f"Samples removed: {removed}.")
     return response
 
 
-async def _page(session: AsyncSession, name: str, user: Principal, cursor: str | None) -> SamplesPage:
+async def _require_service(house: Platform, name: str) -> None:
+    """Raise Conflict where nothing is in service: keeping inputs would begin to serve, which nobody asked for."""
+    async with house.database.session() as session:
+        now = await Deployments(session).get((await find_model(session, name)).id)
+    if now is None or not now.running:
+        raise Conflict("The model is not in service, so there are no live inputs. Deploy it first.")
+
+
+async def _page(
+    session: AsyncSession, name: str, user: Principal, cursor: str | None, form: Filled[LiveForm] | None = None
+) -> SamplesPage:
     head = await load_head(session, name, user)
     rows, next_cursor = await Samples(session).page(head.model.id, _ROWS, cursor)
     count, size_bytes = await Samples(session).totals(head.model.id)
     live, _ = await Samples(session).totals(head.model.id, "live")
     query = {"cursor": cursor} if cursor else {}
-    return SamplesPage(head, count, size_bytes, live, rows, next_cursor, query)
+    return SamplesPage(head, count, size_bytes, live, rows, next_cursor, query, form or Filled())
