@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
 from core.pipelines.definition import BodySpec, Definition, Edge, NodeSpec
+from core.pipelines.layers import GAP_Y, HEAD, LINE, PAD, Box, Drawing, Place, lay_out
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, PAD = 150.0, 44.0, 70.0, 16.0, 14.0
-LINE: Final = 13.0
-"""Between two edges that leave or reach a box at one side, so that what is written on them can be read."""
-HEAD: Final = 26.0
-"""Of a node with bodies, above them."""
 _STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#1f2933}.small{font-size:10px;fill:#52606d}"
     ".model{fill:#dbeafe;stroke:#2563eb}.op{fill:#f5f7fa;stroke:#7b8794}.io{fill:#dcfce7;stroke:#16a34a}"
@@ -22,35 +17,10 @@ _STYLE: Final = (
 )
 
 
-@dataclass(slots=True)
-class Box:
-    """Something drawn: its text, its look, its place and size in pixels, and what is drawn within it."""
-
-    name: str
-    under: str
-    look: str
-    width: float = WIDTH
-    height: float = HEIGHT
-    x: float = 0.0
-    y: float = 0.0
-    inner: list[Drawing] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Drawing:
-    """Boxes by name with the edges between them, and the size of it all."""
-
-    boxes: dict[str, Box]
-    edges: list[tuple[str, str, str]]
-    title: str = ""
-    width: float = 0.0
-    height: float = 0.0
-
-
 def draw(definition: Definition, title: str) -> str:
     """The SVG document. Names come out escaped; no script, no link, no font of elsewhere."""
     drawing = _whole(definition)
-    _lay_out(drawing)
+    lay_out(drawing)
     parts = [f'<g transform="translate({PAD:g} {PAD + HEAD:g})">', *_render(drawing), "</g>"]
     width, height = drawing.width + 2 * PAD, drawing.height + 2 * PAD + HEAD
     return (
@@ -68,11 +38,13 @@ def draw(definition: Definition, title: str) -> str:
 
 def _whole(definition: Definition) -> Drawing:
     # A name may be both an input's and an output's: what is drawn is told apart by what it is.
-    boxes = {f"in {name}": Box(name, str(one.type), "io") for name, one in definition.inputs.items()}
+    boxes = {
+        f"in {name}": Box(name=name, under=str(one.type), look="io") for name, one in definition.inputs.items()
+    }
     known = {name: f"in {name}" for name in definition.inputs}
     drawing = _graph(definition.nodes, known, boxes)
     for name, edge in definition.outputs.items():
-        drawing.boxes[f"out {name}"] = Box(name, "output", "io")
+        drawing.boxes[f"out {name}"] = Box(name=name, under="output", look="io")
         drawing.edges.append((_of(edge, known), f"out {name}", _port(edge)))
     return drawing
 
@@ -91,9 +63,9 @@ def _graph(nodes: Mapping[str, NodeSpec], known: dict[str, str], boxes: dict[str
 def _box(spec: NodeSpec) -> Box:
     if spec.model:
         version = f" v{spec.version}" if spec.version is not None else ""
-        return Box(spec.name, spec.model + version, "model")
+        return Box(name=spec.name, under=spec.model + version, look="model")
     under = f"map {spec.inputs['over'].text}" if spec.op == "map" else spec.op
-    box = Box(spec.name, under, "body" if spec.bodies() else "op")
+    box = Box(name=spec.name, under=under, look="body" if spec.bodies() else "op")
     for body, said in zip(spec.bodies(), _said(spec), strict=True):
         box.inner.append(_body(spec, body, said))
     return box
@@ -103,12 +75,12 @@ def _body(spec: NodeSpec, body: BodySpec, said: str) -> Drawing:
     known: dict[str, str] = {}
     boxes: dict[str, Box] = {}
     if spec.item:
-        boxes["in " + spec.item] = Box(spec.item, "each item", "io")
+        boxes["in " + spec.item] = Box(name=spec.item, under="each item", look="io")
         known[spec.item] = "in " + spec.item
     drawing = _graph(body.nodes, known, boxes)
-    drawing.boxes["out"] = Box(body.output.text, "its value", "io")
+    drawing.boxes["out "] = Box(name=body.output.text, under="its value", look="io")
     if body.output.text.split(".")[0] in known:
-        drawing.edges.append((_of(body.output, known), "out", ""))
+        drawing.edges.append((_of(body.output, known), "out ", ""))
     drawing.title = said
     return drawing
 
@@ -141,53 +113,11 @@ def _port(edge: Edge) -> str:
     return edge.text.partition(".")[2]
 
 
-def _lay_out(drawing: Drawing) -> None:
-    """Columns by the longest way from the left; each box as large as what is in it."""
-    for box in drawing.boxes.values():
-        for inner in box.inner:
-            _lay_out(inner)
-        if box.inner:
-            box.width = max(WIDTH, *(inner.width for inner in box.inner)) + 2 * PAD
-            box.height = HEAD + sum(inner.height + HEAD + GAP_Y / 2 for inner in box.inner)
-    for name, box in drawing.boxes.items():
-        ports = {port for source, _, port in drawing.edges if source == name}
-        box.height = max(box.height, LINE * (len(ports) + 1))
-    columns = _columns(drawing)
-    x = 0.0
-    for column in columns:
-        y = 0.0
-        for box in column:
-            box.x, box.y = x, y
-            y += box.height + GAP_Y
-        drawing.height = max(drawing.height, y - GAP_Y)
-        x += max(box.width for box in column) + GAP_X
-    drawing.width = x - GAP_X
-    for column in columns:
-        used = column[-1].y + column[-1].height
-        for box in column:
-            box.y += (drawing.height - used) / 2
-
-
-def _columns(drawing: Drawing) -> list[list[Box]]:
-    depth = dict.fromkeys(drawing.boxes, 0)
-    for _ in drawing.boxes:  # as many rounds as there are boxes are enough without a cycle
-        for source, target, _port_name in drawing.edges:
-            depth[target] = max(depth[target], depth[source] + 1)
-    last = max(depth.values(), default=0)
-    for name in drawing.boxes:
-        if name.startswith("out"):
-            depth[name] = last
-    columns: list[list[Box]] = [[] for _ in range(last + 1)]
-    for name, box in drawing.boxes.items():
-        columns[depth[name]].append(box)
-    return [column for column in columns if column]
-
-
 def _render(drawing: Drawing) -> list[str]:
     lines, labels = [], {}
     for source, target, port in drawing.edges:
         start, end = _leaves(drawing, source, port), _reaches(drawing, source, target, port)
-        lines.append(_line(start, end))
+        lines.append(_line(drawing.boxes[source], start, drawing.lanes_of(source, target, port), end))
         if port:  # several edges from one port have one label
             labels[start] = (
                 f'<text class="small port" x="{start[0] + 5:g}" y="{start[1] - 3:g}">'
@@ -207,13 +137,19 @@ def _leaves(drawing: Drawing, source: str, port: str) -> tuple[float, float]:
 
 
 def _reaches(drawing: Drawing, source: str, target: str, port: str) -> tuple[float, float]:
-    """Where an edge reaches its box: from above to below as the boxes it comes from lie."""
+    """Where an edge reaches its box: those from above to below as they come."""
     box = drawing.boxes[target]
     coming = sorted(
-        {(drawing.boxes[name].y, name, one) for name, to, one in drawing.edges if to == target},
+        {(_comes_from(drawing, name, target, one), name, one) for name, to, one in drawing.edges if to == target}
     )
     place = next(at for at, (_, name, one) in enumerate(coming) if (name, one) == (source, port))
     return box.x, _spread(box, place, len(coming))
+
+
+def _comes_from(drawing: Drawing, source: str, target: str, port: str) -> float:
+    """The height of an edge before the last column."""
+    lanes = drawing.lanes_of(source, target, port)
+    return lanes[-1].middle if lanes else _leaves(drawing, source, port)[1]
 
 
 def _spread(box: Box, place: int, count: int) -> float:
@@ -222,11 +158,15 @@ def _spread(box: Box, place: int, count: int) -> float:
     return box.y + box.height / 2 + step * (place - (count - 1) / 2)
 
 
-def _line(start: tuple[float, float], end: tuple[float, float]) -> str:
-    (x1, y1), (x2, y2) = start, end
-    middle = (x1 + x2) / 2
-    curve = f"M{x1:g} {y1:g}C{middle:g} {y1:g} {middle:g} {y2:g} {x2:g} {y2:g}"
-    return f'<path class="edge" marker-end="url(#tip)" d="{curve}"/>'
+def _line(box: Place, start: tuple[float, float], lanes: Sequence[Place], end: tuple[float, float]) -> str:
+    """Straight to the end of each column, then a curve to the next: between columns there are no boxes."""
+    path = f"M{start[0]:g} {start[1]:g}"
+    ways = [(box.right, start[1]), *((lane.right, lane.middle) for lane in lanes)]
+    begins = [(lane.x, lane.middle) for lane in lanes]
+    for (x, y), (to_x, to_y) in zip(ways, [*begins, end], strict=True):
+        middle = (x + to_x) / 2
+        path += f"H{x:g}C{middle:g} {y:g} {middle:g} {to_y:g} {to_x:g} {to_y:g}"
+    return f'<path class="edge" marker-end="url(#tip)" d="{path}"/>'
 
 
 def _shape(box: Box) -> list[str]:
