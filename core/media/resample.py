@@ -8,7 +8,7 @@ comes out as what models eat. Rounding where Pillow rounds, the levels are Pillo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -19,20 +19,28 @@ from core.media.resize import Align, Box, Interpolation, Pixels, Size, inside
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Weights = np.ndarray[Any, np.dtype[np.float64]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 _CHANNELS: Final = 3
 
-SAMPLES: Final = 8
-"""Of the result, made at a time: more read more of the image in vain, fewer are too many calls."""
+_SAMPLES: Final = range(6, 11)
+"""Of the result, that a block may make: more read more of the image in vain, fewer are too many blocks."""
+_SLACK: Final = 3
+"""Samples of the image that a block may read in vain, for a whole row of blocks to be one product."""
 
 
-class Block(NamedTuple):
-    """Samples `first` to `last` of the result are `weights` times the samples `start` to `stop` of the source."""
+class Blocks(NamedTuple):
+    """`count` blocks side by side, of as many samples each, the first of which is sample `first` of the result.
+
+    Block `k` is its `weights` [count, samples, taps] times samples of the source, the first of them
+    `start + k * step`.
+    So all of them are one call. A call gives the interpreter's lock away and has to get it back: two threads that
+    make many short ones are no faster than one.
+    """
 
     first: int
-    last: int
     start: int
-    stop: int
+    step: int
     weights: Floats
 
 
@@ -53,12 +61,12 @@ def resample(pixels: Pixels, box: Box, size: Size, interpolation: Interpolation 
     down = _blocks(part.shape[0], height, box[1] - top, box[3] - top, interpolation)
     rows = part.astype(np.float32, order="C").reshape(part.shape[0], -1)
     narrow = np.empty((part.shape[0], width * _CHANNELS), np.float32)
-    for block in across:
-        np.matmul(rows[:, block.start : block.stop], block.weights, out=narrow[:, block.first : block.last])
+    for blocks in across:
+        _multiply_across(rows, blocks, narrow)
     _whole(narrow)  # as Pillow keeps bytes between its passes
     result = np.empty((height, width * _CHANNELS), np.float32)
-    for block in down:
-        np.matmul(block.weights, narrow[block.start : block.stop], out=result[block.first : block.last])
+    for blocks in down:
+        _multiply_down(narrow, blocks, result)
     return _whole(result).reshape(height, width, _CHANNELS).transpose(2, 0, 1)
 
 
@@ -84,36 +92,55 @@ def _whole(levels: Floats) -> Floats:
     return np.clip(levels, 0, 255, out=levels)
 
 
+def _multiply_across(rows: Floats, blocks: Blocks, into: Floats) -> None:
+    """`blocks` of `_pixel_blocks`, for every row."""
+    count, taps, samples = blocks.weights.shape
+    height, size = len(rows), rows.itemsize
+    shape, strides = (count, height, taps), (blocks.step * size, rows.strides[0], size)
+    windows = np.ndarray(shape, rows.dtype, rows, blocks.start * size, strides)
+    made = into[:, blocks.first : blocks.first + count * samples].reshape(height, count, samples)
+    np.matmul(windows, blocks.weights, out=made.transpose(1, 0, 2))
+
+
+def _multiply_down(rows: Floats, blocks: Blocks, into: Floats) -> None:
+    """`blocks` of rows."""
+    count, samples, taps = blocks.weights.shape
+    width, row = rows.shape[1], rows.strides[0]
+    shape, strides = (count, taps, width), (blocks.step * row, row, rows.itemsize)
+    windows = np.ndarray(shape, rows.dtype, rows, blocks.start * row, strides)
+    made = into[blocks.first : blocks.first + count * samples].reshape(count, samples, width)
+    np.matmul(blocks.weights, windows, out=made)
+
+
 @lru_cache(maxsize=64)
 def _pixel_blocks(
     source: int, target: int, start: float, stop: float, interpolation: Interpolation
-) -> tuple[Block, ...]:
+) -> tuple[Blocks, ...]:
     """As `_blocks` for rows of pixels whose channels lie side by side, with weights to multiply from the right."""
     return tuple(
-        Block(
-            block.first * _CHANNELS,
-            block.last * _CHANNELS,
-            block.start * _CHANNELS,
-            block.stop * _CHANNELS,
-            _for_each_channel(block.weights.T),
+        Blocks(
+            blocks.first * _CHANNELS,
+            blocks.start * _CHANNELS,
+            blocks.step * _CHANNELS,
+            _for_each_channel(blocks.weights.transpose(0, 2, 1)),
         )
-        for block in _blocks(source, target, start, stop, interpolation)
+        for blocks in _blocks(source, target, start, stop, interpolation)
     )
 
 
 def _for_each_channel(weights: Floats) -> Floats:
-    """The Kronecker product with the identity; `np.kron` takes ten times as long."""
-    rows, columns = weights.shape
-    wide = np.zeros((rows, _CHANNELS, columns, _CHANNELS), np.float32)
+    """The Kronecker product of each block with the identity; `np.kron` takes ten times as long."""
+    count, rows, columns = weights.shape
+    wide = np.zeros((count, rows, _CHANNELS, columns, _CHANNELS), np.float32)
     for channel in range(_CHANNELS):
-        wide[:, channel, :, channel] = weights
-    return wide.reshape(rows * _CHANNELS, columns * _CHANNELS)
+        wide[:, :, channel, :, channel] = weights
+    return wide.reshape(count, rows * _CHANNELS, columns * _CHANNELS)
 
 
 @lru_cache(maxsize=256)
 def _blocks(
     source: int, target: int, start: float, stop: float, interpolation: Interpolation
-) -> tuple[Block, ...]:
+) -> tuple[Blocks, ...]:
     """The matrix from `source` to `target` samples, of which only the blocks are kept that are not zero.
 
     As `precompute_coeffs` of Pillow's `Resample.c`: the filter is stretched when it shrinks, and cut at the edges.
@@ -128,18 +155,50 @@ def _blocks(
     weights = kernel((places - centres[:, None] + 0.5) / stretch)
     weights[places >= lasts[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    # Every block's rows from its own first column on, so that this is no larger than the blocks are.
-    starts = firsts[np.arange(target) // SAMPLES * SAMPLES]
-    rows, taps = np.nonzero(places < lasts[:, None])
-    dense = np.zeros((target, int((lasts - starts).max())), np.float32)
-    dense[rows, places[rows, taps] - starts[rows]] = weights[rows, taps]
-    return tuple(_block(first, firsts, lasts, dense) for first in range(0, target, SAMPLES))
+    samples, step = _even_steps(scale, target)
+    whole = target - target % samples
+    found = []
+    for first, last in [*_alike(firsts[:whole], lasts[:whole], samples, step, source), (whole, target)]:
+        size = min(samples, last - first)
+        if size:
+            found.append(_part(firsts[first:last], lasts[first:last], weights[first:last], size, step, first))
+    return tuple(found)
 
 
-def _block(first: int, firsts: Any, lasts: Any, dense: Floats) -> Block:
-    last = min(first + SAMPLES, len(firsts))
-    start, stop = int(firsts[first]), int(lasts[last - 1])
-    return Block(first, last, start, stop, dense[first:last, : stop - start].copy())
+def _even_steps(scale: float, target: int) -> tuple[int, int]:
+    """How many samples a block makes, and how far the next one is: near to whole, where every block adds to it."""
+    samples = min(_SAMPLES, key=lambda n: abs(round(n * scale) - n * scale) * (target / n))
+    return samples, round(samples * scale)
+
+
+def _alike(firsts: Places, lasts: Places, samples: int, step: int, source: int) -> Iterator[tuple[int, int]]:
+    """Where rows of blocks begin and end whose windows lie at even steps, and are little larger than they must be.
+
+    All inside of the source: at its edges, where the filter is cut, blocks may need a row of their own.
+    """
+    begins, ends = firsts[::samples], lasts[samples - 1 :: samples]
+    slide = np.arange(len(begins)) * step
+    most = int((ends - begins).max(initial=0)) + _SLACK
+    lows, highs = (begins - slide).tolist(), (ends - slide).tolist()
+    since = 0
+    for block in range(1, len(lows) + 1):
+        if block < len(lows):
+            low, high = min(lows[since : block + 1]), max(highs[since : block + 1])
+            inside = low + since * step >= 0 and high + block * step <= source
+            if high - low <= most and inside:
+                continue
+        yield since * samples, block * samples
+        since = block
+
+
+def _part(firsts: Places, lasts: Places, weights: Weights, samples: int, step: int, first: int) -> Blocks:
+    """Blocks whose windows lie at even steps; `first` is the place of their first sample."""
+    slide = np.repeat(np.arange(len(firsts) // samples) * step, samples)
+    start, taps = int((firsts - slide).min()), int((lasts - slide).max()) - int((firsts - slide).min())
+    rows, columns = np.nonzero(np.arange(weights.shape[1]) < (lasts - firsts)[:, None])
+    dense = np.zeros((len(firsts), taps), np.float32)
+    dense[rows, columns + (firsts - slide - start)[rows]] = weights[rows, columns]
+    return Blocks(first, start, step, dense.reshape(-1, samples, taps))
 
 
 def _bilinear(x: Weights) -> Weights:

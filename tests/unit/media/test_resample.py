@@ -36,6 +36,18 @@ def test_the_levels_are_those_of_pillow(interpolation, source, box, size) -> Non
     assert (levels != expected).mean() < 0.01  # sums that end on a half, in floats here and in whole numbers there
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("source", [225, 231, 294, 337, 480, 900, 1601, 3000])
+def test_a_pass_is_a_few_products_of_many_blocks(interpolation, source) -> None:
+    """Each call gives the interpreter's lock away and waits for it again, beside others that do the same."""
+    for begins in (0.0, 0.4):
+        rows = resample._blocks(source, 224, begins, source - begins, interpolation)
+        made = [blocks.weights.shape[0] * blocks.weights.shape[1] for blocks in rows]
+        assert len(rows) <= 8
+        assert [blocks.first for blocks in rows] == [sum(made[:place]) for place in range(len(rows))]
+        assert sum(made) == 224
+
+
 @pytest.mark.parametrize("turn", [lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: a.transpose(1, 0, 2)])
 def test_views_that_are_not_contiguous_are_read_as_they_look(turn) -> None:
     image = turn(photo_like(400, 500))
