@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.tasks.suppression import MAX_CANDIDATES, suppress
+from core.tasks.suppression import MAX_CANDIDATES, PAIRS, suppress
 
 corner = st.integers(0, 20)
 candidate = st.tuples(corner, corner, st.integers(0, 9), st.integers(0, 9), st.integers(0, 5), st.integers(0, 2))
@@ -34,6 +34,18 @@ def test_as_a_textbook_does_it(found: list[tuple[int, ...]], threshold: float, l
     boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
     scores, classes = np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64)
     assert suppress(boxes, scores, classes, threshold, limit).tolist() == plain(rows, threshold, limit)
+
+
+@pytest.mark.parametrize("limit", [1, 40, 1000])
+def test_as_a_textbook_does_it_where_there_are_more_than_are_compared_at_a_time(limit: int) -> None:
+    random = np.random.default_rng(3)
+    starts, sides = random.integers(0, 60, (400, 2)), random.integers(1, 20, (400, 2))
+    boxes, scores = np.hstack([starts, starts + sides]), random.permutation(400) / 400
+    classes = random.integers(0, 3, 400)
+    rows = [(box, score, kind) for box, score, kind in zip(boxes.tolist(), scores, classes, strict=True)]
+    kept = suppress(boxes.astype(np.float32), scores.astype(np.float32), classes, 0.3, limit)
+    assert len(boxes) ** 2 > PAIRS
+    assert kept.tolist() == plain(rows, 0.3, limit)
 
 
 def test_classes_do_not_suppress_each_other_however_far_boxes_reach() -> None:
