@@ -87,6 +87,6 @@ def unharmed(demo: Demo) -> Iterator[Demo]:
     artifacts = demo.server.artifacts()
     yield demo
     assert is_cat(demo.server.infer("classifier", demo.token, content=CAT_JPEG))
-    wait_until("An empty folder of incoming uploads", lambda: not demo.server.incoming(), 5)
+    wait_until("An empty folder of incoming uploads", lambda: not demo.server.incoming())
     assert {model["name"] for model in demo.server.ok("GET", "/models?limit=500")["items"]} == models
     assert demo.server.artifacts() == artifacts

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -13,6 +15,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -44,14 +47,25 @@ _SIGNS_OF_FAILURE = (
 T = TypeVar("T")
 
 
+# Below those that the kernel gives to whoever asks for any: nobody is given one between its choice here and its
+# use by a server that is being started. Each process begins at a place of its own, and takes one after the other.
+_PORTS = range(12_000, 32_000)
+_next_port = itertools.count(secrets.randbelow(len(_PORTS)))
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    for number in _next_port:
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always another one")
 
 
+PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
+"""For a client without TLS: reading the authorities that it would trust takes more time than many a call."""
 SELDOM_S = 0.3
 
 
@@ -128,7 +142,7 @@ class RunningServer:
         self.trusts: ssl.SSLContext | None = None
         """The authority of the server's certificate, where it speaks TLS."""
         self.port = 0
-        self.client = httpx.Client()
+        self.client = httpx.Client(**PLAIN)
         self._process: subprocess.Popen[bytes] | Start | None = None
         self._auth: dict[str, str] = {}
         self._logged_before = 0
@@ -172,7 +186,7 @@ class RunningServer:
         self.client.close()
         scheme = "http" if self.trusts is None else "https"
         self.client = httpx.Client(
-            base_url=f"{scheme}://127.0.0.1:{self.port}", timeout=30, trust_env=False, verify=self.trusts or True
+            base_url=f"{scheme}://127.0.0.1:{self.port}", timeout=30, trust_env=False, verify=self.trusts or False
         )
         wait_until("The server's start", self._is_live, self.patience_s)
         if wait_ready:
@@ -219,8 +233,8 @@ class RunningServer:
         return self.log_path.read_text(errors="replace")
 
     def log_events(self, event: str) -> list[dict[str, Any]]:
-        """The log's lines about one event."""
-        lines = [line for line in self.log().splitlines() if f'"event":"{event}"' in line]
+        """The log's lines about one event; one that is being written is none yet."""
+        lines = [line for line in self.log().split("\n")[:-1] if f'"event":"{event}"' in line]
         return [json.loads(line) for line in lines]
 
     def failures(self) -> list[str]:

@@ -47,9 +47,11 @@ class Slow:
     def begin_two(self, seconds: float, token: str | None = None) -> list[Future[httpx.Response]]:
         """One request that runs and one that waits for it, both certainly under way. Needs `max_batch` 1."""
         first = self.begin(seconds, token)
-        wait_until("A request that runs", self._runs, 10, 0.005)
+        wait_until("A request that runs", self._runs, every_s=0.005)
         calls = [first, self.begin(0.01, token)]
-        wait_until("A request that waits", lambda: self.server.observed("slow")["queue"]["depth"] == 1, 10, 0.005)
+        wait_until(
+            "A request that waits", lambda: self.server.observed("slow")["queue"]["depth"] == 1, every_s=0.005
+        )
         return calls
 
     def _runs(self) -> bool:
@@ -93,9 +95,11 @@ def _slow_on(server: RunningServer) -> Iterator[Slow]:
 
 
 def _rounds_per_s(server: RunningServer, token: str) -> float:
-    rounds = 400
-    for _ in range(2):
+    """As of the fastest of a few runs: what others slow down here would be over too soon where they do not."""
+    rounds, took_s = 400, []
+    for _ in range(5):
         before = time.perf_counter()
         answer = server.infer("slow", token, json={"inputs": {"n": [[rounds]]}})
+        took_s.append(time.perf_counter() - before)
         assert answer.status_code == 200, answer.text
-    return rounds / (time.perf_counter() - before)
+    return rounds / min(took_s)

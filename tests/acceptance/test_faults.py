@@ -17,7 +17,7 @@ from tests.acceptance.answers import refused
 from tests.cut_off import CutOff
 from tests.databases import fresh_database
 from tests.redis_server import RedisServer
-from tests.servers import INTERNAL, RunningServer, wait_until
+from tests.servers import INTERNAL, PLAIN, RunningServer, wait_until
 
 CALL: dict[str, Any] = {"json": {"inputs": {"x": [[1, 2, 3, 4]]}}}
 
@@ -51,7 +51,7 @@ def test_a_database_that_another_process_locks(server: RunningServer) -> None:
         for _ in range(10):
             assert server.infer("scale", token, **CALL).status_code == 200
         other.execute("ROLLBACK")
-    wait_until("A change", lambda: server.api("POST", "/tokens", json={"name": "x"}).status_code == 201, 10)
+    wait_until("A change", lambda: server.api("POST", "/tokens", json={"name": "x"}).status_code == 201)
     assert not server.incoming()
     assert len(server.artifacts()) == 1, "nothing is left of the upload that was refused"
 
@@ -66,7 +66,7 @@ def test_redis_gone_and_back(server: RunningServer) -> None:
     refused(server.infer("scale", limited, **CALL), 503, "limits_unavailable")
     assert server.infer("scale", free, **CALL).status_code == 200
     redis.start()
-    wait_until("Redis", lambda: server.infer("scale", limited, **CALL).status_code == 200, 10)
+    wait_until("Redis", lambda: server.infer("scale", limited, **CALL).status_code == 200)
 
 
 def test_a_server_database_that_stops_and_starts_again(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -87,7 +87,7 @@ def test_a_server_database_that_stops_and_starts_again(tmp_path_factory: pytest.
             def call(_: int = 0) -> int:
                 """On a connection of its own, which either worker may take."""
                 path, headers = f"{url}/api/v1/inference/scale", {"X-Access-Token": token}
-                return httpx.post(path, headers=headers, trust_env=False, **CALL).status_code
+                return httpx.post(path, headers=headers, timeout=30, **PLAIN, **CALL).status_code
 
             def known_to_both() -> bool:
                 with ThreadPoolExecutor(8) as pool:
@@ -101,7 +101,7 @@ def test_a_server_database_that_stops_and_starts_again(tmp_path_factory: pytest.
                     f"{url}{INTERNAL}/tokens",
                     headers={"X-Auth-Token": server.login()},
                     json={"name": "x"},
-                    trust_env=False,
+                    **PLAIN,
                 )
                 refused(change, 503, "unavailable", "database")
             way.heal()

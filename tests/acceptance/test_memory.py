@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance import onnx_models
 from tests.processes import hosts, wait_gone
-from tests.servers import RunningServer, wait_until
+from tests.servers import PLAIN, RunningServer, wait_until
 
 BUDGET = "150MiB"
 X = {"inputs": {"x": [[1, 2, 3, 4]]}}
@@ -55,12 +55,13 @@ def swaps(server: RunningServer, name: str) -> float:
 
 
 def test_an_idle_process_ends_and_many_callers_start_one(server: RunningServer, token: str) -> None:
-    observed = server.deploy("a", isolation="process", idle_unload_s=1)
+    observed = server.deploy("a", isolation="process")
     (version,) = observed["versions"]
     assert version["memory_bytes"] == observed["memory_bytes"] > 20 << 20, "a whole process"
     assert metric(server, "pulvinar_model_memory_bytes", 'model="a"') == observed["memory_bytes"]
     assert metric(server, "pulvinar_memory_budget_bytes") == 150 << 20
     before = hosts(server)
+    server.deploy("a", isolation="process", idle_unload_s=1)
     observed = idle(server, "a")
     wait_gone(before)
     assert observed["reason"] == "No request for 1 s."
@@ -69,10 +70,10 @@ def test_an_idle_process_ends_and_many_callers_start_one(server: RunningServer, 
     begun = swaps(server, "a")
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(lambda _: server.infer("a", token, json=X), range(24)))
+    assert len(hosts(server)) == 1
     assert [answer.status_code for answer in answers] == [200] * 24
     assert swaps(server, "a") == begun + 1, "one load for all"
     assert metric(server, "pulvinar_stage_seconds_count", 'model="a"', 'stage="load"') >= 1
-    assert len(hosts(server)) == 1
 
 
 def _still_callable(server: RunningServer, token: str) -> None:
@@ -179,7 +180,9 @@ def _call_all(server: RunningServer, token: str) -> None:
     """Over so many connections that each worker has some."""
     url, headers = f"http://127.0.0.1:{server.port}/api/v1/inference/a", {"X-Access-Token": token}
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(lambda _: httpx.post(url, json=X, headers=headers, timeout=20), range(24)))
+        answers = list(
+            threads.map(lambda _: httpx.post(url, json=X, headers=headers, timeout=20, **PLAIN), range(24))
+        )
     assert {(answer.status_code, str(answer.json().get("outputs", answer.text))) for answer in answers} == {
         (200, str(answers[0].json().get("outputs")))
     }

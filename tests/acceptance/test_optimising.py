@@ -72,7 +72,7 @@ def test_a_search_is_followed_by_a_deployment_with_engine_auto(server: RunningSe
         desired = server.ok("GET", "/models/scale/deployment")["desired"]
         return bool(desired["optimised"] == {"1": optimisation_id})
 
-    wait_until("A deployment that follows it", followed, 10)
+    wait_until("A deployment that follows it", followed)
     generation = server.ok("GET", "/models/scale/deployment")["desired"]["generation"]
     assert generation == before["generation"] + 1
     server.wait_generation("scale", generation)
@@ -118,7 +118,7 @@ def test_one_at_a_time_and_cancelled(server: RunningServer) -> None:
     found = _wait(server, "other")
     assert found["status"] == "cancelled"
     assert found["recommendation"] is None
-    wait_until("No folder of the search", lambda: not list(server.data_dir.glob("optimising-*")), 10)
+    wait_until("No folder of the search", lambda: not list(server.data_dir.glob("optimising-*")))
     assert server.api("DELETE", "/models/other/versions/1/optimise").status_code == 204
 
 

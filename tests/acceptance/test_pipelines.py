@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.acceptance import oip_models, onnx_models
 from tests.acceptance.answers import refused
 from tests.databases import DIALECTS, fresh_database
-from tests.servers import DEMO_IMAGES, ROOT, RunningServer, demo_package, wait_until, zip_bytes
+from tests.servers import DEMO_IMAGES, PLAIN, ROOT, RunningServer, demo_package, wait_until, zip_bytes
 
 DETECTOR = ROOT / "demo/models/centernet-mobilenetv3"
 TENSORS = """
@@ -400,7 +400,10 @@ def test_every_worker_follows(tmp_path: Path) -> None:
 
         def answers() -> list[httpx.Response]:
             """Each of a new connection, which either worker may take."""
-            return [httpx.post(url, json=call, headers={"X-Access-Token": token}, timeout=10) for _ in range(8)]
+            return [
+                httpx.post(url, json=call, headers={"X-Access-Token": token}, timeout=30, **PLAIN)
+                for _ in range(8)
+            ]
 
         wait_until("That all serve it", lambda: all(one.status_code == 200 for one in answers()))
         assert server.cli("pipeline", "undeploy", "line").returncode == 0

@@ -62,11 +62,11 @@ def test_a_token_s_places_at_once(slow: Slow) -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_deadline_that_passes(slow: Slow, waits: bool) -> None:
-    slow.deploy(timeout_ms=300)
-    calls = slow.begin_two(1.0) if waits else [slow.begin(1.0)]
+    slow.deploy(timeout_ms=200)
+    calls = slow.begin_two(2.0) if waits else [slow.begin(2.0)]
     for call in calls:
         refused(call.result(), 504, "deadline_exceeded", "deadline")
-    wait_until("A free slot", lambda: slow.call(0.01).status_code == 200, 10)
+    wait_until("A free slot", lambda: slow.call(0.01).status_code == 200)
 
 
 def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
@@ -80,8 +80,8 @@ def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
     depth = lambda: slow.server.observed("slow")["queue"]["depth"]  # noqa: E731
     with socket.create_connection(("127.0.0.1", slow.server.port), timeout=10) as caller:
         caller.sendall(head.encode() + body)
-        wait_until("A third request", lambda: depth() == 2, 5, 0.005)
-    wait_until("A free place", lambda: depth() == 1, 5, 0.005)
+        wait_until("A third request", lambda: depth() == 2, every_s=0.005)
+    wait_until("A free place", lambda: depth() == 1, every_s=0.005)
     assert not calls[0].done(), "the first request ended before the caller's leaving could be seen"
     assert [call.result().status_code for call in calls] == [200, 200]
 
@@ -89,7 +89,7 @@ def test_a_caller_who_leaves_frees_the_place(slow: Slow) -> None:
 def test_undeploying_answers_what_is_under_way(slow: Slow) -> None:
     calls = slow.begin_two(1.0)  # both must end within the drain, on a busy machine too
     gone = slow.server.ok("DELETE", "/models/slow/deployment")
-    wait_until("The drain", lambda: slow.server.observed("slow")["state"] == "draining", 5, 0.005)
+    wait_until("The drain", lambda: slow.server.observed("slow")["state"] == "draining", every_s=0.005)
     refused(slow.call(0.01), 404, "model_not_found")
     assert not calls[0].done(), "the request ended before the drain could be seen"
     assert [call.result().status_code for call in calls] == [200, 200]
@@ -106,7 +106,7 @@ def test_a_stop_answers_what_is_under_way(own_slow: Slow) -> None:
 def test_a_stop_does_not_wait_for_ever(own_slow: Slow) -> None:
     own_slow.server.expected_in_log.append("Cancel 1 running task(s), timeout graceful shutdown exceeded")
     call = own_slow.begin(12)  # far more than the drain, also where the machine was busy when it was measured
-    wait_until("The request under way", lambda: own_slow.server.log_events("deployment.serving"), 5)
+    wait_until("The request under way", lambda: own_slow.server.log_events("deployment.serving"))
     own_slow.server.terminate()
     own_slow.server.wait_stopped()
     refused(call.result(), 503, "shutting_down", "stopped")

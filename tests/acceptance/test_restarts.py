@@ -17,7 +17,7 @@ from tests.acceptance import onnx_models
 from tests.acceptance.answers import refused
 from tests.conftest import StartServer
 from tests.databases import fresh_database
-from tests.servers import INTERNAL, RunningServer, wait_until
+from tests.servers import INTERNAL, PLAIN, RunningServer, wait_until
 
 CALL: dict[str, Any] = {"json": {"inputs": {"x": [[1, 2, 3, 4]]}}}
 
@@ -104,13 +104,13 @@ def test_a_reload_takes_over_the_access_log(start_server: StartServer, tmp_path:
     server.infer("before", token, **CALL)
     _reload(server, "log: {access: true}\n")
     server.infer("after", token, **CALL)
-    wait_until("The line of a request", lambda: "/inference/after" in server.log(), 5)
+    wait_until("The line of a request", lambda: "/inference/after" in server.log())
     assert "/inference/before" not in server.log()
     _reload(server, "log: {access: false}\n")
     server.infer("hidden", token, **CALL)
     _reload(server, "log: {access: true}\n")
     server.infer("last", token, **CALL)
-    wait_until("The line of a request", lambda: "/inference/last" in server.log(), 5)
+    wait_until("The line of a request", lambda: "/inference/last" in server.log())
     assert "/inference/hidden" not in server.log()
 
 
@@ -125,7 +125,7 @@ def test_a_reload_takes_over_the_level_and_what_is_slow(start_server: StartServe
     answers = [server.infer("scale", token, **CALL, query=query) for query in ("", "?version=1")]
     server.infer("none", token, **CALL)
     server.ok("GET", "/models")  # not asked by an application
-    wait_until("Three lines", lambda: len(server.log_events("request.slow")) == 3, 5)
+    wait_until("Three lines", lambda: len(server.log_events("request.slow")) == 3)
     slow = server.log_events("request.slow")
     assert [line["request_id"] for line in slow[:2]] == [answer.json()["request_id"] for answer in answers]
     for line, answer in zip(slow, answers, strict=False):
@@ -140,11 +140,11 @@ def test_a_reload_takes_over_the_level_and_what_is_slow(start_server: StartServe
     quiet = "{log: {level: error, slow_ms: 0.001}, inference: {max_body_bytes: 1024}}\n"
     (tmp_path / "config.yaml").write_text(quiet)
     server.process.send_signal(signal.SIGHUP)
-    wait_until("The reload", lambda: server.infer("scale", token, content=b" " * 2000).status_code == 413, 5)
+    wait_until("The reload", lambda: server.infer("scale", token, content=b" " * 2000).status_code == 413)
     server.infer("scale", token, **CALL, headers={"X-Request-ID": "unheard"})
     _reload(server, "log: {level: info, slow_ms: 100000}\n")
     server.infer("scale", token, **CALL, headers={"X-Request-ID": "quick"})
-    wait_until("Its line", lambda: "quick" in [line["request_id"] for line in server.log_events("request")], 5)
+    wait_until("Its line", lambda: "quick" in [line["request_id"] for line in server.log_events("request")])
     assert "unheard" not in server.log()
     assert "quick" not in [line["request_id"] for line in server.log_events("request.slow")]
 
@@ -168,7 +168,7 @@ def test_a_reload_takes_over_the_form_of_the_logs_and_the_connections(tmp_path: 
         _reload(server, "{log: {format: console}, server: {max_connections: 1}}\n")
         assert not server.log_events("server.reloaded")
         assert server.client.get("/health/live").status_code == 200
-        other = httpx.get(f"http://127.0.0.1:{server.port}/health/live", trust_env=False)
+        other = httpx.get(f"http://127.0.0.1:{server.port}/health/live", **PLAIN)
         refused(other, 503, "too_many_connections")
 
 
@@ -176,7 +176,7 @@ def _reload(server: RunningServer, settings: str) -> None:
     count = server.log().count("server.reloaded")
     (server.folder / "config.yaml").write_text(settings)
     server.process.send_signal(signal.SIGHUP)
-    wait_until("The reload", lambda: server.log().count("server.reloaded") > count, 5)
+    wait_until("The reload", lambda: server.log().count("server.reloaded") > count)
 
 
 def _wrong_login(server: RunningServer) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -214,14 +215,17 @@ def test_weights_change_without_a_reload(rollouts: Rollouts) -> None:
 @pytest.mark.parametrize(("version", "agrees"), [(OTHER, 0.0), (SLOW, 1.0)])
 def test_a_shadow_is_compared_and_never_answers(rollouts: Rollouts, version: int, agrees: float) -> None:
     rollouts.serve(live(GOOD), shadow(version))
-    for _ in range(30):
-        assert rollouts.call().json()["outputs"][0]["data"] == [2, 2, 2, 2]
 
-    def compared() -> dict[str, Any] | None:
+    def compared(copies: int) -> dict[str, Any] | None:
         stats: dict[str, Any] = rollouts.observed(version)["shadow"]
-        return stats if stats["compared"] + stats["dropped"] == 30 else None
+        return stats if stats["compared"] + stats["dropped"] == copies else None
 
-    stats = wait_until("The comparison", compared)
+    ahead = False
+    for number in range(1, 31):
+        assert rollouts.call().json()["outputs"][0]["data"] == [2, 2, 2, 2]
+        ahead = ahead or not compared(number)
+    assert ahead or version != SLOW, "callers wait for their shadow"
+    stats = wait_until("The comparison", lambda: compared(30))
     assert stats["compared"] > 0
     assert (stats["agreement"], stats["errors"]) == (agrees, 0)
     assert stats["live_ms"] > 0 < stats["shadow_ms"]
@@ -231,23 +235,14 @@ def test_a_shadow_is_compared_and_never_answers(rollouts: Rollouts, version: int
 
 def test_a_shadow_that_fails_or_is_slow_changes_no_answer(rollouts: Rollouts) -> None:
     x = rollout_models.FAILS_AT
-    alone = [_seconds(lambda: rollouts.call(x)) for _ in range(40)]
     rollouts.serve(live(GOOD), shadow(FAILING), shadow(SLOW, 0.1))
-    answers = []
-    beside = [_seconds(lambda: answers.append(rollouts.call(x))) for _ in range(40)]
+    answers = [rollouts.call(x) for _ in range(40)]
     assert {answer.status_code for answer in answers} == {200}
     assert all(answer.json()["outputs"][0]["data"] == [2 * x] * 4 for answer in answers)
-    assert sorted(beside)[20] < sorted(alone)[20] + 0.02, "callers wait for their shadow"
     wait_until("Every copy's end", lambda: rollouts.observed(FAILING)["shadow"]["errors"] == 40)
     assert rollouts.observed(GOOD)["errors"] == 0
     rollouts.serve(live(GOOD))
     assert [row["version"] for row in rollouts.server.observed("m")["versions"] if row["state"] == "shadow"] == []
-
-
-def _seconds(work: Any) -> float:
-    before = time.perf_counter()
-    work()
-    return time.perf_counter() - before
 
 
 # Rollbacks by themselves
@@ -283,10 +278,10 @@ def test_a_caller_s_mistakes_are_not_the_version_s(rollouts: Rollouts) -> None:
 
 def test_a_slow_canary_goes_back_by_itself(rollouts: Rollouts) -> None:
     observed = rollouts.serve(live(GOOD, 1), live(SLOW, 1), watch=WATCH)
-    assert all(rollouts.call().status_code == 200 for _ in range(50))
-    back = rollouts.server.wait_generation("m", observed["generation"] + 1)
-    assert back["reason"].startswith(f"Version {SLOW} was rolled back: 2")
-    assert "ms on average" in back["reason"]
+    with Load(rollouts, callers=1) as load:  # a moment in which the machine did other things is outweighed in time
+        back = rollouts.server.wait_generation("m", observed["generation"] + 1)
+    assert load.failures == []
+    assert re.match(rf"Version {SLOW} was rolled back: \d+ requests took \S+ ms on average", back["reason"])
     assert {rollouts.version() for _ in range(10)} == {GOOD}
 
 

@@ -173,12 +173,13 @@ def test_a_second_factor_on_the_wire(demo: Demo) -> None:
     totp = pyotp.parse_uri(begun["otpauth_uri"])
     assert totp.secret == begun["secret"]
     refused(_call(server, token, "POST", "/auth/totp/confirm", code="000000"), 401)
-    codes = _call(server, token, "POST", "/auth/totp/confirm", code=totp.now()).json()["recovery_codes"]
+    code = totp.now()
+    codes = _call(server, token, "POST", "/auth/totp/confirm", code=code).json()["recovery_codes"]
     half = _login(server, "careful").json()
     assert (half["next"], half["refresh_token"]) == ("second_factor", None)
     for method, path in (("GET", "/auth/me"), ("GET", "/models"), ("POST", "/auth/logout"), ("GET", "/auth/totp")):
         refused(_call(server, half["token"], method, path), 403, "second_factor_required")
-    refused(_call(server, half["token"], "POST", "/auth/second-factor", code=totp.now()), 401)  # used to confirm
+    refused(_call(server, half["token"], "POST", "/auth/second-factor", code=code), 401)  # used to confirm
     whole = _call(server, half["token"], "POST", "/auth/second-factor", code=codes[0]).json()
     assert whole["next"] is None
     assert _me(server, whole["token"]).status_code == 200

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from tests.acceptance import onnx_models
 from tests.acceptance.pictures import CAT_JPEG
 from tests.collector import INTERNAL, SERVER, Collector, Span, collecting
-from tests.servers import RunningServer, demo_package, free_port, wait_until
+from tests.servers import PLAIN, RunningServer, demo_package, free_port, wait_until
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 STEPS = {"read", "queue", "infer", "write"}
@@ -250,7 +250,9 @@ def test_workers_trace_batches_that_they_share(collector: Collector, tmp_path: P
         def call(number: int) -> int:  # connections of their own, so that both workers have some
             headers = {"X-Access-Token": token, "X-Request-ID": f"shared-{number}"}
             body = {"inputs": {"x": [[1.0, 2.0, 3.0, 4.0]]}}
-            return httpx.post(f"{base}/api/v1/inference/scale", json=body, headers=headers, timeout=30).status_code
+            return httpx.post(
+                f"{base}/api/v1/inference/scale", json=body, headers=headers, timeout=30, **PLAIN
+            ).status_code
 
         wait_until("That both workers know the token", lambda: all(call(1000 + n) == 200 for n in range(4)))
         with ThreadPoolExecutor(8) as threads:

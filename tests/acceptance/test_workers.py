@@ -20,7 +20,7 @@ import pytest
 from tests.acceptance import onnx_models
 from tests.acceptance.callers import Callers, call_once
 from tests.processes import family, hosts, the_host, wait_gone, workers
-from tests.servers import INTERNAL, RUN, RunningServer, environment, wait_until
+from tests.servers import INTERNAL, PLAIN, RUN, RunningServer, environment, wait_until
 
 POLL_S = "0.15"  # as it is by default
 START_S = 90
@@ -52,7 +52,7 @@ def _known_token(server: RunningServer) -> str:
     """A new token, once every worker knows it: each call is a new connection, which either may take."""
     token = server.token()
     url, headers = f"http://127.0.0.1:{server.port}/api/v1/models", {"X-Access-Token": token}
-    accepted = lambda: httpx.get(url, headers=headers, timeout=10).status_code == 200  # noqa: E731
+    accepted = lambda: httpx.get(url, headers=headers, timeout=30, **PLAIN).status_code == 200  # noqa: E731
     wait_until("That every worker knows the token", lambda: all(accepted() for _ in range(8)))
     return token
 
@@ -69,7 +69,7 @@ class Pinned:
         known = {one.pid for one in workers(server)}
         assert len(known) == 2
         while len(self.clients) < 2:
-            client = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, timeout=20)
+            client = httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30, **PLAIN)
             client.get("/health/live")
             pid = _who_has(client, known)
             if pid in self.clients:
@@ -125,7 +125,7 @@ def test_a_default_is_known_to_all_workers(server: RunningServer, token: str) ->
             server.ok("POST", "/models/activate", json={"model": model, "modality": "tensor"})
             for client in clients:
                 told = lambda c=client: [m["default"] for m in c.get("/models", headers=headers).json()["models"]]  # noqa: E731
-                wait_until("The default", lambda told=told, e=expected: told() == e, 2)
+                wait_until("The default", lambda told=told, e=expected: told() == e)
 
 
 def test_serving_means_that_every_worker_serves(server: RunningServer, token: str) -> None:
@@ -227,7 +227,7 @@ def test_counts_are_those_of_all_workers_whichever_answers(server: RunningServer
             for _ in range(20 + number):
                 assert _infer(client, token) == 200
             assert client.post("/api/v1/inference/scale", content=b"{", headers=headers).status_code == 400
-        wait_until("The sum", lambda: {_answered(client) - before for client in clients} == {41}, 1)
+        wait_until("The sum", lambda: {_answered(client) - before for client in clients} == {41})
         for client in clients:
             assert _metric(client, "pulvinar_requests_total", status="400") == 2
             assert _metric(client, "pulvinar_stage_seconds_count", stage="total") == before + 41
@@ -244,7 +244,7 @@ def test_counts_are_those_of_all_workers_whichever_answers(server: RunningServer
             observed = [page["observed"] for page in pages("models/scale/deployment")]
             return [one["versions"][0]["requests"] for one in observed]
 
-        wait_until("The pages' counts", lambda: requests_on_pages() == [41, 41], 2)
+        wait_until("The pages' counts", lambda: requests_on_pages() == [41, 41])
         assert [page["observed"]["batch_sizes"] for page in pages("models/scale/deployment")] == [{"1": 41}] * 2
         assert [_traffic(page) - traffic_before for page in pages("system/stats")] == [43, 43]
 
@@ -257,7 +257,7 @@ def test_no_count_goes_back_when_a_worker_is_killed(server: RunningServer, token
         for _ in range(30):
             assert _infer(here, token) == 200
         shown = _answered(here)
-        wait_until("The page's count", lambda: server.observed("scale")["versions"][0]["requests"] >= 30, 2)
+        wait_until("The page's count", lambda: server.observed("scale")["versions"][0]["requests"] >= 30)
         starts = len(server.log_events("server.started"))
         victim.kill()
         wait_gone([victim])
@@ -269,7 +269,7 @@ def test_no_count_goes_back_when_a_worker_is_killed(server: RunningServer, token
     assert seen == sorted(seen)
     assert seen[-1] == shown + 1
     with Pinned(server) as clients:
-        wait_until("The sum", lambda: {_answered(client) for client in clients} == {shown + 1}, 1)
+        wait_until("The sum", lambda: {_answered(client) for client in clients} == {shown + 1})
     assert server.observed("scale")["versions"][0]["requests"] >= 31
 
 
@@ -304,7 +304,7 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
         after = {one.pid for one in workers(server)}
         assert len(after) == 2
         assert not after & before
-        wait_until("Lines of what is slow", lambda: len(server.log_events("request.slow")) > 6, 5)
+        wait_until("Lines of what is slow", lambda: len(server.log_events("request.slow")) > 6)
         config.write_text("inference: {max_body_bytes: many}\n")
         assert server.cli("reload").returncode in (0, 2)
         os.kill(server.process.pid, signal.SIGHUP)
@@ -315,7 +315,7 @@ def test_a_reload_takes_over_what_has_changed_and_refuses_what_is_wrong(server: 
         callers.wait_more(20)
     callers.assert_all_answered(50)
     # Workers that have ended handed over all that they had counted.
-    wait_until("The sum", lambda: _answered(server.client) == counted + len(callers.answers), 2)
+    wait_until("The sum", lambda: _answered(server.client) == counted + len(callers.answers))
 
 
 def test_a_reload_whose_workers_do_not_start_leaves_the_old_ones(server: RunningServer, token: str) -> None:
@@ -350,7 +350,7 @@ def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
             server.terminate()
             assert [call.result()[0] for call in calls] == [200, 200]
         server.wait_stopped()
-        wait_gone(everybody, 1)
+        wait_gone(everybody)
 
 
 def test_nothing_outlives_a_control_process_that_is_killed_and_a_restart_serves_again(tmp_path: Path) -> None:

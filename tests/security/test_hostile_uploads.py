@@ -41,7 +41,7 @@ def test_an_attack_that_works_elsewhere_is_refused(unharmed: Demo, tmp_path: Pat
         else:
             refused(sent, attack.status, None, attack.says)
     assert not trace.exists()
-    wait_until("That nothing is left", lambda: _written(server) == before, 5)
+    wait_until("That nothing is left", lambda: _written(server) == before)
     assert server.rss_bytes() - memory < 64 << 20
     assert len(server.ok("GET", "/models/classifier")["versions"]) == 1
     assert "it ran" not in server.log()

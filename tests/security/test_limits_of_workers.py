@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance import onnx_models
 from tests.processes import wait_gone, workers
-from tests.servers import INTERNAL, RunningServer, wait_until
+from tests.servers import INTERNAL, PLAIN, RunningServer, wait_until
 
 WORKERS = 4
 
@@ -64,9 +64,7 @@ def test_places_are_counted_over_the_workers_and_those_of_a_dead_one_come_back(s
     def call(rounds: int) -> int:
         body = {"inputs": {"n": [[rounds]]}}
         try:
-            return httpx.post(
-                url, json=body, headers={"X-Access-Token": token}, timeout=60, trust_env=False
-            ).status_code
+            return httpx.post(url, json=body, headers={"X-Access-Token": token}, timeout=60, **PLAIN).status_code
         except httpx.TransportError:
             return 0
 
@@ -94,7 +92,7 @@ def test_guesses_spread_over_the_workers_are_throttled(server: RunningServer) ->
             f"http://127.0.0.1:{server.port}{INTERNAL}/auth/login",
             json={"username": "admin", "password": "guess"},
             timeout=30,
-            trust_env=False,
+            **PLAIN,
         ).status_code
 
     with ThreadPoolExecutor(4) as threads:

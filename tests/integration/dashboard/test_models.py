@@ -85,6 +85,7 @@ def model(house: House) -> Iterator[str]:
     yield "pages"
     browser.get("/dashboard/models/pages/deployment")
     browser.post("/dashboard/models/pages/undeploy", {"confirm": "pages"})
+    wait_until("its end", lambda: not house.platform.reconciler.memory())  # other tests look for what is in memory
 
 
 def test_an_empty_list_teaches(admin: Browser) -> None:

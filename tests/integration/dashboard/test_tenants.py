@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -204,6 +205,9 @@ def test_reading_a_list_asks_the_database_three_times(house: House, admin: Brows
     engine = house.platform.database._engine.sync_engine
 
     def note(_: object, __: object, statement: str, *___: object) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.get_name() in ("changes", "flushing"):  # what the house does by itself
+            return
         if "usage" in statement or "FROM access_tokens" in statement:
             asked.append(statement)
 

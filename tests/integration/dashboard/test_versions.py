@@ -217,7 +217,7 @@ def test_a_failed_deployment_offers_the_way_back(house: House, admin: Browser, r
 
     def shows_it() -> bool:
         pages.append(browser.get("/dashboard/").text)
-        return "Before it, v1 ran." in pages[-1]
+        return f'/dashboard/models/{name}"' in pages[-1] and "Before it, v1 ran." in pages[-1]
 
     wait_until("its failure", shows_it)
     offered = f'action="/dashboard/models/{name}/rollback"' in pages[-1]

@@ -115,15 +115,14 @@ def test_cancelled_while_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(host_process, "_START", ODD)
 
     async def main() -> None:
-        process = HostProcess("test", fake_job(tmp_path, fake={"load_ms": 20_000}, engine=engine))
+        process = HostProcess("test", fake_job(tmp_path, fake={"load_ms": 100_000}, engine=engine))
         loading = asyncio.Event()
         starting = asyncio.create_task(process.start(lambda state: loading.set()))
         await loading.wait()
         pid = process.pid
-        before = time.monotonic()
         starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        assert time.monotonic() - before < host_process.STOP_S + 2
+        async with asyncio.timeout(50):  # not as long as the load
+            await asyncio.gather(starting, return_exceptions=True)
         assert pid is not None
         assert not psutil.pid_exists(pid)
 
@@ -250,7 +249,7 @@ def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, moment: str
         pid = int(parent.stdout.readline())
         assert psutil.pid_exists(pid)
         parent.kill()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the host outlived its parent"
         time.sleep(0.01)

@@ -71,13 +71,13 @@ def test_judging_ends_with_its_time_and_its_room(tmp_path: Path) -> None:
 
 
 def test_slots_run_side_by_side(tmp_path: Path) -> None:
-    artifact = models.fake(tmp_path, latency_ms=20)
+    artifact = models.fake(tmp_path, latency_ms=100)  # what a busy machine adds is little beside
     slots = replace(FAKE, setting=Setting(1, 4, 2))
     one, four = (
-        asyncio.run(run_trial(_job(tmp_path / name, candidate, artifact), LIMITS))
+        asyncio.run(run_trial(replace(_job(tmp_path / name, candidate, artifact), seconds=0.5), LIMITS))
         for name, candidate in (("one", FAKE), ("four", slots))
     )
-    assert one.throughput_per_s == pytest.approx(50, rel=0.3)
+    assert one.throughput_per_s == pytest.approx(10, rel=0.3)
     assert four.throughput_per_s > 4 * one.throughput_per_s
 
 

@@ -76,9 +76,10 @@ def test_what_cannot_be_sent_is_counted_as_late() -> None:
 def test_an_open_loop_waits_for_what_is_due() -> None:
     began = time.perf_counter()
     samples = asyncio.run(loops.open_loop([partial(asyncio.sleep, 0)] * 4, [0.05, 0.1], 0.12))
-    assert time.perf_counter() - began >= 0.12
+    lasted_ms = (time.perf_counter() - began) * 1000
+    assert lasted_ms >= 120
     assert len(samples.took_ms) == 2
-    assert max(samples.took_ms) < 40  # neither of them counts the time before it was due
+    assert max(samples.took_ms) <= lasted_ms - 50, "neither of them counts the time before it was due"
 
 
 def test_threads_in_closed_loop_call_side_by_side() -> None:

@@ -252,15 +252,15 @@ def test_more_wanted_than_fits_all_are_answered_in_turn(run: Run) -> None:
 
 def test_idle_for_long_enough(run: Run) -> None:
     async def test(house: House) -> None:
-        await deploy(house, "a", idle_unload_s=0.2)
+        await deploy(house, "a", idle_unload_s=0.5)
         await deploy(house, "b", pinned=True)
         began = time.monotonic()
-        while time.monotonic() - began < 0.5:
+        while time.monotonic() - began < 0.8:
             await house.infer("a")
             await asyncio.sleep(0.02)
         assert house.reconciler.states()["a"] == "serving"
         row = await house.rests("a", 1, "idle")
-        assert row.reason == "No request for 0.2 s."
+        assert row.reason == "No request for 0.5 s."
         assert loaded(house) == ["b"]
         assert (await house.infer("a")).version == 1
 
