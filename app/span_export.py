@@ -70,11 +70,12 @@ class SpanExport:
         parent = None if trace.parent is None else _context(trace.parent)
         status = _FAILED if ended.failed else _UNSET
         times = (trace.since, ended.until, ahead_ns)
-        self._span(context, ended.name, times, parent, attributes, kind=kind, status=status)
         for stage in trace.stages:
             self._stage(_context(trace.id.child()), stage, context, ahead_ns)
         for batch in trace.batches:
             self._batch(batch, ahead_ns)
+        # Last: whoever receives it has all that is within it, also where they are sent in two parts.
+        self._span(context, ended.name, times, parent, attributes, kind=kind, status=status)
 
     @property
     def waiting(self) -> int:

@@ -99,6 +99,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServe
     variables = {"PULVINAR_SERVER__KEEP_ALIVE_S": "0.5", "PULVINAR_INFERENCE__BODY_TIMEOUT_S": "0.5"}
     with RunningServer(tmp_path_factory.mktemp("impatient"), variables) as server:
         # One that is kept for the next call may be closed by the server at the moment of that call.
+        server.client.close()
         limits = httpx.Limits(max_keepalive_connections=0)
         server.client = httpx.Client(base_url=server.client.base_url, timeout=30, limits=limits, **PLAIN)
         yield server

@@ -33,12 +33,25 @@ def token(server: RunningServer) -> str:
     return server.token()
 
 
-def idle(server: RunningServer, name: str) -> dict[str, Any]:
+def idle(server: RunningServer, name: str, generation: int = 0) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         observed = server.observed(name)
-        return observed if observed["state"] == "idle" else None
+        return observed if observed["state"] == "idle" and observed["generation"] >= generation else None
 
-    return wait_until(f"That {name} is idle", look, 20)
+    return wait_until(f"That {name} is idle", look)
+
+
+def deploy_idle(server: RunningServer, name: str, **options: Any) -> dict[str, Any]:
+    """Serve it, and answer what is observed once it has left: that it serves may be over before somebody looks."""
+    server.deploy(name, **options)
+    return idle(server, name, soon_idle(server, name, **options))
+
+
+def soon_idle(server: RunningServer, name: str, **options: Any) -> int:
+    """Let what is in service leave after a second without a call; answers the generation."""
+    body = {"version": 1, "idle_unload_s": 1, **options}
+    generation: int = server.ok("PUT", f"/models/{name}/deployment", json=body)["generation"]
+    return generation
 
 
 def metric(server: RunningServer, name: str, *labels: str) -> float:
@@ -61,8 +74,7 @@ def test_an_idle_process_ends_and_many_callers_start_one(server: RunningServer, 
     assert metric(server, "pulvinar_model_memory_bytes", 'model="a"') == observed["memory_bytes"]
     assert metric(server, "pulvinar_memory_budget_bytes") == 150 << 20
     before = hosts(server)
-    server.deploy("a", isolation="process", idle_unload_s=1)
-    observed = idle(server, "a")
+    observed = idle(server, "a", soon_idle(server, "a", isolation="process"))
     wait_gone(before)
     assert observed["reason"] == "No request for 1 s."
     assert (observed["memory_bytes"], observed["versions"][0]["state"]) == (0, "idle")
@@ -96,13 +108,12 @@ def _still_callable(server: RunningServer, token: str) -> None:
 def test_the_open_inference_protocol_waits_too_and_a_deadline_passes_meanwhile(
     server: RunningServer, token: str
 ) -> None:
-    server.deploy("b", isolation="process", idle_unload_s=1, timeout_ms=40)
-    idle(server, "b")
+    deploy_idle(server, "b", isolation="process", timeout_ms=40)
+    loads = swaps(server, "b")
     late = server.infer("b", token, json=X)
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
-    wait_until("The load that nobody waits for", lambda: server.observed("b")["state"] == "serving")
-    server.deploy("b", isolation="process", idle_unload_s=1)
-    idle(server, "b")
+    wait_until("The load that nobody waits for", lambda: swaps(server, "b") == loads + 1)
+    deploy_idle(server, "b", isolation="process")
     _call_with_a_timeout_shorter_than_the_load(server, token)
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
     answer = server.client.post("/v2/models/b/infer", json={"inputs": [tensor]}, headers={"X-Access-Token": token})
@@ -119,12 +130,13 @@ def _call_with_a_timeout_shorter_than_the_load(server: RunningServer, token: str
         (json.dumps({"inputs": [{**tensor, "shape": [1, 4], "data": [1] * 4}], **_TIMEOUT}).encode(), {}),
     ]
     for body, headers in bodies:
+        loads = swaps(server, "b")
         late = server.client.post("/v2/models/b/infer", content=body, headers={**headers, "X-Access-Token": token})
         assert (late.status_code, late.json()) == (
             503,
             {"error": "The deadline passed while the model was being loaded."},
         )
-        wait_until("The load that nobody waits for", lambda: server.observed("b")["state"] == "serving")
+        wait_until("The load that nobody waits for", lambda loads=loads: swaps(server, "b") == loads + 1)
         idle(server, "b")
 
 
@@ -162,13 +174,14 @@ def test_workers_ask_the_control_process_for_what_is_idle(tmp_path_factory: pyte
     with RunningServer(folder, {"PULVINAR_DATABASE__POLL_S": "0.15"}, flags=("--workers", "2")) as server:
         server.upload("a", onnx_models.scale())
         secret = server.token()
-        server.deploy("a", idle_unload_s=1)
+        server.deploy("a")
         before = hosts(server)
-        until = time.monotonic() + 1.8
+        generation = soon_idle(server, "a", idle_unload_s=1.5)
+        until = time.monotonic() + 2.5
         while time.monotonic() < until:
             _call_all(server, secret)
         assert hosts(server) == before, "what the workers use stays"
-        idle(server, "a")
+        idle(server, "a", generation)
         wait_gone(before)
         assert server.client.get("/health/ready").status_code == 200
         _call_all(server, secret)
