@@ -306,15 +306,20 @@ def crowd(demo: Demo) -> RunningServer:
     ("path", "key"), [("/tokens", "id"), ("/users", "id"), ("/audit", "id"), ("/models", "name")]
 )
 def test_lists_page_without_gaps_or_repeats(crowd: RunningServer, path: str, key: str) -> None:
-    everything = [item[key] for item in crowd.ok("GET", path, params={"limit": 500})["items"]]
+    everything = [item[key] for page in _pages(crowd, path, 500) for item in page]
     assert len(set(everything)) == len(everything) >= 5
-    paged: list[Any] = []
-    parameters: dict[str, Any] = {"limit": 4}
+    pages = _pages(crowd, path, 4)
+    assert all(1 <= len(page) <= 4 for page in pages)
+    assert [item[key] for page in pages for item in page] == everything
+
+
+def _pages(server: RunningServer, path: str, limit: int) -> list[list[Any]]:
+    """All pages of a list, however much other tests have added to it."""
+    pages: list[list[Any]] = []
+    parameters: dict[str, Any] = {"limit": limit}
     while True:
-        page = crowd.ok("GET", path, params=parameters)
-        assert 1 <= len(page["items"]) <= 4
-        paged += [item[key] for item in page["items"]]
+        page = server.ok("GET", path, params=parameters)
+        pages.append(page["items"])
         if page["next_cursor"] is None:
-            break
+            return pages
         parameters["cursor"] = page["next_cursor"]
-    assert paged == everything

@@ -38,7 +38,7 @@ def _add_samples(server: RunningServer, name: str, count: int) -> None:
 
 
 def _begin(server: RunningServer, name: str = "scale", **wanted: Any) -> int:
-    answer = server.api("POST", f"/models/{name}/versions/1/optimise", json={"budget_s": 20, **wanted})
+    answer = server.api("POST", f"/models/{name}/versions/1/optimise", json={"budget_s": 60, **wanted})
     assert answer.status_code == 202, answer.text
     return int(answer.json()["id"])
 
@@ -183,7 +183,7 @@ def test_the_command_line_searches_without_a_server(tmp_path: Path) -> None:
     samples.write_bytes(_samples(4))
     assert server.cli("model", "add", "scale", str(model)).returncode == 0
     assert server.cli("model", "samples", "add", "scale", str(samples)).returncode == 0
-    done = server.cli("model", "optimise", "scale", "--budget-s", "15", "--engine", "onnx", "--precision", "fp32")
+    done = server.cli("model", "optimise", "scale", "--budget-s", "60", "--engine", "onnx", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
     assert "onnx fp32 (simplified)" in done.stdout
     assert "Recommended: trial" in done.stdout
