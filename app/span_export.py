@@ -23,7 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from core.serving.trace import BatchRun, Ended, SpanId, Stage, Trace
+from core.serving.trace import CANCELLED, BatchRun, Ended, SpanId, Stage, Trace
 from core.tracing_settings import TracingSettings
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class SpanExport:
         status = _FAILED if ended.failed else _UNSET
         times = (trace.since, ended.until, ahead_ns)
         for stage in trace.stages:
-            self._stage(_context(trace.id.child()), stage, context, ahead_ns)
+            self._stage(_context(trace.id.child()), stage, context, ahead_ns, ended.failed)
         for batch in trace.batches:
             self._batch(batch, ahead_ns)
         # Last: whoever receives it has all that is within it, also where they are sent in two parts.
@@ -96,10 +96,22 @@ class SpanExport:
         if self.waiting:
             log.warning("tracing.not_flushed", spans=self.waiting)
 
-    def _stage(self, context: SpanContext, stage: Stage, parent: SpanContext, ahead_ns: int) -> None:
-        attributes = {"pulvinar.model": stage.model, "pulvinar.version": stage.version}
+    def _stage(
+        self, context: SpanContext, stage: Stage, parent: SpanContext, ahead_ns: int, request_failed: bool
+    ) -> None:
+        attributes: dict[str, Any] = {}
+        if stage.model:
+            attributes["pulvinar.model"] = stage.model
+        if stage.version:
+            attributes["pulvinar.version"] = stage.version
+        if stage.error:
+            attributes["error.type"] = stage.error
+        # A caller that leaves is no error; a deadline that cuts a stage short is the request's.
+        failed = stage.error and (stage.error != CANCELLED or request_failed)
         links = () if stage.batch is None else (Link(_context(stage.batch)),)
-        self._span(context, stage.name, (stage.since, stage.until, ahead_ns), parent, attributes, links=links)
+        times = (stage.since, stage.until, ahead_ns)
+        status = _FAILED if failed else _UNSET
+        self._span(context, stage.name, times, parent, attributes, links=links, status=status)
 
     def _batch(self, batch: BatchRun, ahead_ns: int) -> None:
         """A trace of its own: it belongs to all of its requests alike."""

@@ -98,6 +98,8 @@ def end_request(trace: Trace, scope: Scope, answer: Answer) -> None:
     """The answer is written, or given up."""
     if answer.timing is not None:
         _note_ends(trace, answer, answer.timing)
+    elif trace.stages:
+        _note_ends_of_failure(trace)
     route = route_of(scope)
     trace.end(
         f"{scope['method']} {route}" if route else scope["method"],
@@ -111,6 +113,14 @@ def _note_ends(trace: Trace, answer: Answer, timing: Timing) -> None:
     began = answer.at - timing.total / 1000
     trace.stage(Stage("read", trace.since, max(trace.since, began), answer.model, answer.version))
     trace.stage(Stage("write", answer.at, time.monotonic(), answer.model, answer.version))
+
+
+def _note_ends_of_failure(trace: Trace) -> None:
+    """The same, of a request that a model did not answer: it may have been several, so they are no model's."""
+    began = min([stage.since for stage in trace.stages if stage.name != "load"], default=trace.stages[-1].until)
+    ended = max([stage.until for stage in trace.stages])
+    trace.stage(Stage("read", trace.since, began, "", 0))
+    trace.stage(Stage("write", ended, time.monotonic(), "", 0))
 
 
 def attributes_of(scope: Scope, route: str, answer: Answer) -> Mapping[str, Any]:

@@ -224,6 +224,7 @@ class Call:
                 self._succeed(future.result())
             elif isinstance(error, PlatformError):
                 self._target.failed(self._wanted, error)
+                self._note_cut_short(error)
                 self._fail(error)
             else:
                 raise error
@@ -289,7 +290,13 @@ class Call:
             count_left(self._platform, self._name, self._target.version)
             self._end(CLIENT_LEFT)
 
+    def _note_cut_short(self, error: BaseException) -> None:
+        """Tell the trace how far it came without an answer."""
+        if self._queued is not None and self._trace is not None and self._trace.trace is not None:
+            Noting(self._trace.trace, self._name, self._target.version).cut_short(self._queued, error)
+
     def _leave_queue(self) -> None:
+        self._note_cut_short(asyncio.CancelledError())
         runner = self._target.runner
         if self._queued is not None and isinstance(runner, LocalRunner):
             runner.leave(self._queued)

@@ -17,6 +17,7 @@ from core.serving.request import SequencePart
 from core.serving.run_result import EachResult, RunResult
 from core.serving.runner import OnState, RunnerStats
 from core.serving.sequences import Hold
+from core.serving.trace import Noting
 from core.signature import Signature
 from core.tasks.base import Prepared
 
@@ -61,14 +62,25 @@ class HostedRunner:
         self._client.release(items)
 
     async def run(
-        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+        self,
+        inputs: Tensors,
+        items: int,
+        *,
+        priority: int,
+        deadline: float,
+        sibling: bool = False,
+        noting: Noting | None = None,
     ) -> RunResult:
         """See Runner."""
-        return await self._client.run(inputs, items, priority=priority, deadline=deadline, sibling=sibling)
+        return await self._client.run(
+            inputs, items, priority=priority, deadline=deadline, sibling=sibling, noting=noting
+        )
 
-    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+    async def run_each(
+        self, prepared: Prepared, *, priority: int, deadline: float, noting: Noting | None = None
+    ) -> EachResult:
         """See Runner."""
-        return await self._client.run_each(prepared, priority=priority, deadline=deadline)
+        return await self._client.run_each(prepared, priority=priority, deadline=deadline, noting=noting)
 
     async def hold(self, part: SequencePart, deadline: float) -> Hold:
         """See Runner."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -261,8 +261,9 @@ class Deployment:
         try:
             prepared = await in_thread(self._task.preprocess, payloads, request.parameters)
             self._refuse_if_closing()
-        except BaseException:
+        except BaseException as error:
             self.runner.release(items)
+            timing.failed("preprocess", before, error)
             raise
         timing.preprocessed(before)
         if prepared.lengths is not None:
@@ -271,23 +272,20 @@ class Deployment:
         outputs = await self._run_items(prepared.inputs, items, request, deadline, timing)
         if request.raw:
             return None, outputs
-        before = time.monotonic()
-        answers = await in_thread(self._task.postprocess, outputs, prepared.contexts, request.parameters)
-        timing.postprocessed(before)
-        return answers, None
+        after = in_thread(self._task.postprocess, outputs, prepared.contexts, request.parameters)
+        return await _postprocessed(after, timing), None
 
     async def _infer_each(
         self, prepared: Prepared, request: InferenceRequest, deadline: float, timing: Timing
     ) -> Answers:
         """Run items that differ in length, each with its like."""
-        result = await self.runner.run_each(prepared, priority=request.priority, deadline=deadline)
+        priority, noting = request.priority, timing.noting
+        result = await self.runner.run_each(prepared, priority=priority, deadline=deadline, noting=noting)
         timing.ran(result)
         if request.raw:
             return None, join_outputs(result.outputs)
-        before = time.monotonic()
-        answers = await self._in_thread(self._answer_each, result.outputs, prepared, request.parameters)
-        timing.postprocessed(before)
-        return answers, None
+        after = self._in_thread(self._answer_each, result.outputs, prepared, request.parameters)
+        return await _postprocessed(after, timing), None
 
     def _answer_each(
         self, outputs: Sequence[Outputs], prepared: Prepared, parameters: Mapping[str, Any]
@@ -381,7 +379,12 @@ class Deployment:
         self, inputs: Mapping[str, Any], items: int, request: InferenceRequest, deadline: float, timing: Timing
     ) -> Outputs:
         result = await self.runner.run(
-            inputs, items, priority=request.priority, deadline=deadline, sibling=request.sibling
+            inputs,
+            items,
+            priority=request.priority,
+            deadline=deadline,
+            sibling=request.sibling,
+            noting=timing.noting,
         )
         timing.ran(result)
         return result.outputs
@@ -392,3 +395,15 @@ class Deployment:
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+
+async def _postprocessed(answers: Awaitable[list[dict[str, Any]]], timing: Timing) -> list[dict[str, Any]]:
+    """What the task makes of outputs, begun just now."""
+    before = time.monotonic()
+    try:
+        found = await answers
+    except BaseException as error:
+        timing.failed("postprocess", before, error)
+        raise
+    timing.postprocessed(before)
+    return found

@@ -198,7 +198,7 @@ class HostConnection:
         if group.cancelled:
             self._send_error(request_id, "cancelled", "")
         elif group.error is not None:
-            self._refuse(request_id, group.error)
+            self._refuse(request_id, group.error, group.failed)
         else:
             more = {"e": len(group.outputs), "s": group.engine_s}
             self._try_answer(request_id, all_of(group.outputs), group.last, more)
@@ -222,7 +222,7 @@ class HostConnection:
             return
         error = queued.future.exception()
         if error is not None:
-            self._refuse(request_id, error)
+            self._refuse(request_id, error, queued)
             return
         self._try_answer(request_id, queued.future.result(), queued, {})
 
@@ -240,17 +240,29 @@ class HostConnection:
             self._answers[request_id] = blocks
         queue_s, infer_s, batch_wait_s, engine_s, began = times_of(queued, queued.engine_s)
         times_s = {"q": queue_s, "i": infer_s, "b": batch_wait_s, "s": engine_s, "a": began}
-        batch = {} if queued.batch is None else {"x": queued.batch.to_json()}
-        self.protocol.send({"k": "result", "id": request_id, "t": described, **times_s, **batch, **more}, parts)
+        header = {"k": "result", "id": request_id, "t": described, **times_s, **_batch(queued), **more}
+        self.protocol.send(header, parts)
 
-    def _refuse(self, request_id: int, error: BaseException) -> None:
+    def _refuse(self, request_id: int, error: BaseException, queued: QueuedRequest | None = None) -> None:
+        """Tell an error, and of a request that is traced how far it came."""
         if not isinstance(error, PlatformError):
             log.error("host.request_crashed", error=repr(error))
             error = RunFailed("The model's process failed on this input.")
-        self._send_error(request_id, error.code, error.message, error.retry_after_s)
+        more: Header = {}
+        if queued is not None and queued.trace_id is not None:
+            more = {"q": queued.enqueued_at, "a": queued.started_at, **_batch(queued)}
+        self._send_error(request_id, error.code, error.message, error.retry_after_s, more)
 
-    def _send_error(self, request_id: int, code: str, message: str, retry_after_s: float | None = None) -> None:
-        self.protocol.send({"k": "error", "id": request_id, "code": code, "m": message, "r": retry_after_s})
+    def _send_error(
+        self,
+        request_id: int,
+        code: str,
+        message: str,
+        retry_after_s: float | None = None,
+        more: Header | None = None,
+    ) -> None:
+        header = {"k": "error", "id": request_id, "code": code, "m": message, "r": retry_after_s}
+        self.protocol.send({**header, **(more or {})})
 
     async def _stats(self, request_id: int) -> None:
         stats = asdict(await self._server.runner.stats())
@@ -273,6 +285,10 @@ class HostConnection:
         self._answers.clear()
         self._arena.close()
         self._server.gone(self)
+
+
+def _batch(queued: QueuedRequest) -> Header:
+    return {} if queued.batch is None else {"x": queued.batch.to_json()}
 
 
 def traced(header: Header) -> SpanId | None:

@@ -34,7 +34,7 @@ from core.serving.request import SequencePart
 from core.serving.run_result import EachResult, RunResult
 from core.serving.runner import OnState, RunnerStats
 from core.serving.sequences import Hold, check_state
-from core.serving.trace import BatchRun
+from core.serving.trace import BatchRun, Halted, Noting
 from core.serving.wire import Header, each_of, unpack_tensors
 from core.signature import Signature
 from core.tasks.base import Prepared
@@ -100,16 +100,25 @@ class HostClient:
         self._under_way -= items
 
     async def run(
-        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+        self,
+        inputs: Tensors,
+        items: int,
+        *,
+        priority: int,
+        deadline: float,
+        sibling: bool = False,
+        noting: Noting | None = None,
     ) -> RunResult:
         """See Runner."""
-        result: RunResult = await self._run(inputs, items, priority, deadline, sibling=sibling)
+        result: RunResult = await self._run(inputs, items, priority, deadline, sibling=sibling, noting=noting)
         return result
 
-    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+    async def run_each(
+        self, prepared: Prepared, *, priority: int, deadline: float, noting: Noting | None = None
+    ) -> EachResult:
         """See Runner."""
         items = len(prepared.contexts)
-        result: EachResult = await self._run(prepared.inputs, items, priority, deadline, prepared)
+        result: EachResult = await self._run(prepared.inputs, items, priority, deadline, prepared, noting=noting)
         return result
 
     async def _run(
@@ -120,7 +129,9 @@ class HostClient:
         deadline: float,
         each: Prepared | None = None,
         sibling: bool = False,
+        noting: Noting | None = None,
     ) -> Any:
+        since = time.monotonic()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         pending = Pending(next(self._ids), inputs, items, priority, deadline, future, each, sibling)
@@ -129,8 +140,11 @@ class HostClient:
         try:
             self._send(pending)
             return await future
-        except asyncio.CancelledError:
-            self._tell_cancelled(pending)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._tell_cancelled(pending)
+            if noting is not None:
+                _note_failure(noting, pending, since, error)
             raise
         finally:
             timer.cancel()
@@ -278,6 +292,8 @@ class HostClient:
                 pending.future.set_result(_result(header, body, link))
             link.tell("done", id_)
         elif pending is not None:
+            if "a" in header:
+                pending.halted = Halted(header["q"], header["a"], _batch(header))
             pending.fail(error_from(header))
 
 
@@ -321,10 +337,22 @@ def _result(header: Header, body: bytearray, link: Link) -> RunResult | EachResu
         for (name, array), (_, _, _, where, *_) in zip(tensors.items(), described, strict=True)
     }
     times_s = header["q"], header["i"], header["b"], header["s"], header["a"]
-    batch = BatchRun.from_json(header["x"]) if "x" in header else None
+    batch = _batch(header)
     if "e" in header:
         return EachResult(each_of(outputs, header["e"]), *times_s, batch)
     return RunResult(outputs, *times_s, batch)
+
+
+def _batch(header: Header) -> BatchRun | None:
+    return BatchRun.from_json(header["x"]) if "x" in header else None
+
+
+def _note_failure(noting: Noting, pending: Pending, since: float, error: BaseException) -> None:
+    """How far it came, where the host has told that; whether it waited or ran there is not known otherwise."""
+    if pending.halted is not None:
+        noting.cut_short(pending.halted, error)
+    else:
+        noting.failed("host", since, error)
 
 
 def _stats(said: dict[str, Any]) -> RunnerStats:

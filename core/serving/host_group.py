@@ -46,6 +46,13 @@ class Group:
         return max(self._parts, key=lambda part: part.started_at + part.infer_s)
 
     @property
+    def failed(self) -> QueuedRequest:
+        """The item that failed; only where one did."""
+        return next(
+            part for part in self._parts if not part.future.cancelled() and part.future.exception() is self.error
+        )
+
+    @property
     def engine_s(self) -> float:
         """The sum of the items' shares of their batches."""
         return sum(part.engine_s for part in self._parts)

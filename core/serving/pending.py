@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import PlatformError
-from core.serving.trace import current_id
+from core.serving.trace import Halted, current_id
 from core.serving.wire import Header
 from core.tasks.base import Prepared
 
@@ -24,6 +24,7 @@ class Pending:
         "deadline",
         "each",
         "future",
+        "halted",
         "id",
         "inputs",
         "items",
@@ -55,6 +56,8 @@ class Pending:
         """The same request, where its items differ in length."""
         self.crashes = 0
         self.trace_id = current_id()
+        self.halted: Halted | None = None
+        """How far it came, where it is traced and the host has told that it failed."""
 
     def header(self) -> Header:
         """What the host needs to know beside the tensors. One that has been in a crash runs alone."""

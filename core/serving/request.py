@@ -95,6 +95,11 @@ class Timing:
         if self.noting is not None:
             self.noting.add("postprocess", since, until)
 
+    def failed(self, stage: str, since: float, error: BaseException) -> None:
+        """A stage that began then was ended by an error just now."""
+        if self.noting is not None:
+            self.noting.failed(stage, since, error)
+
     def ran(self, run: Run) -> None:
         """Add one run of the model."""
         self.queue += run.queue_s * 1000

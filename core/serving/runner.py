@@ -24,7 +24,7 @@ from core.serving.request_queue import QueuedRequest, RequestQueue
 from core.serving.run_result import EachResult, Outputs, RunResult, times_of
 from core.serving.sequences import DEFAULT_SEQUENCES, Hold, SequenceLimits, Sequences
 from core.serving.slot_policy import SlotBounds, widths
-from core.serving.trace import SpanId, current_id
+from core.serving.trace import Noting, SpanId, current_id
 from core.serving.warm_up import Example, warm_up
 from core.signature import Signature
 from core.tasks.base import Prepared
@@ -104,14 +104,24 @@ class Runner(Protocol):
         """Give back room that `run` will not use."""
 
     async def run(
-        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+        self,
+        inputs: Tensors,
+        items: int,
+        *,
+        priority: int,
+        deadline: float,
+        sibling: bool = False,
+        noting: Noting | None = None,
     ) -> RunResult:
         """Run one admitted request. Raises PlatformError; may be cancelled at any moment.
 
-        The caller of siblings waits for the last of those that it sends at once.
+        The caller of siblings waits for the last of those that it sends at once. `noting` is told how far a
+        request came that is not answered.
         """
 
-    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+    async def run_each(
+        self, prepared: Prepared, *, priority: int, deadline: float, noting: Noting | None = None
+    ) -> EachResult:
         """Run admitted items that differ in length, each with its like; one that fails fails all. As `run`."""
 
     async def hold(self, part: SequencePart, deadline: float) -> Hold:
@@ -182,7 +192,14 @@ class LocalRunner:
         self._queue.release(items)
 
     async def run(
-        self, inputs: Tensors, items: int, *, priority: int, deadline: float, sibling: bool = False
+        self,
+        inputs: Tensors,
+        items: int,
+        *,
+        priority: int,
+        deadline: float,
+        sibling: bool = False,
+        noting: Noting | None = None,
     ) -> RunResult:
         """See Runner."""
         queued = self.submit(
@@ -190,17 +207,25 @@ class LocalRunner:
         )
         try:
             outputs = await queued.future
-        except BaseException:
+        except BaseException as error:
             self.leave(queued)
+            if noting is not None:
+                noting.cut_short(queued, error)
             raise
         return RunResult(outputs, *times_of(queued, queued.engine_s), queued.batch)
 
-    async def run_each(self, prepared: Prepared, *, priority: int, deadline: float) -> EachResult:
+    async def run_each(
+        self, prepared: Prepared, *, priority: int, deadline: float, noting: Noting | None = None
+    ) -> EachResult:
         """See Runner."""
         parts = self.submit_each(prepared, priority=priority, deadline=deadline, trace_id=current_id())
+        outputs: list[Outputs] = []
         try:
-            outputs = [await part.future for part in parts]
-        except BaseException:
+            for part in parts:
+                outputs += [await part.future]
+        except BaseException as error:
+            if noting is not None:
+                noting.cut_short(parts[len(outputs)], error)
             for part in parts:
                 self.leave(part)
                 forget_answer(part)

@@ -44,8 +44,9 @@ class Drive:
             before = time.monotonic()
             try:
                 inputs, answer = await self.in_thread(_advance, steps, outputs)
-            except BaseException:
+            except BaseException as error:
                 self._give_back(admitted)
+                self.timing.failed("preprocess" if outputs is None else "postprocess", before, error)
                 raise
             if inputs is None:
                 self._give_back(admitted)
@@ -69,7 +70,8 @@ class Drive:
                 await asyncio.sleep(RETRY_S)
 
     async def _run_once(self, inputs: Inputs) -> RunResult:
-        return await self.runner.run(inputs, 1, priority=self.priority, deadline=self.deadline)
+        noting = self.timing.noting
+        return await self.runner.run(inputs, 1, priority=self.priority, deadline=self.deadline, noting=noting)
 
     def _noted(self, result: RunResult) -> Outputs:
         self.timing.ran(result)

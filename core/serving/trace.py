@@ -6,16 +6,21 @@ noted. Times are in seconds of `time.monotonic()`, which all processes of a mach
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, Protocol
 
+from core.errors import PlatformError
+
 MOST_STAGES: Final = 1000
 """Of one request; a map over thousands of items has more, and those are only counted."""
 MOST_LINKS: Final = 128
 """Of one batch: what the protocol's readers keep of a span."""
+CANCELLED: Final = "cancelled"
+"""What cut a stage short was not in it: its caller left, or something beside it failed."""
 
 
 class SpanId(NamedTuple):
@@ -59,6 +64,8 @@ class Stage(NamedTuple):
     model: str
     version: int
     batch: SpanId | None = None
+    error: str = ""
+    """The code of what ended it, where that was an error; or CANCELLED."""
 
 
 class Ended(NamedTuple):
@@ -93,6 +100,30 @@ class RunTimes(Protocol):
     @property
     def batch(self) -> BatchRun | None:
         """The batch, where it is traced."""
+
+
+class CutShort(Protocol):
+    """How far a request came that has no answer of its run; times in seconds of `time.monotonic()`."""
+
+    @property
+    def enqueued_at(self) -> float:
+        """When it began to wait."""
+
+    @property
+    def started_at(self) -> float:
+        """When its batch began; 0 where it still waited."""
+
+    @property
+    def batch(self) -> BatchRun | None:
+        """The batch, where that has ended."""
+
+
+class Halted(NamedTuple):
+    """What another process tells of a request of ours that it did not answer; see CutShort."""
+
+    enqueued_at: float
+    started_at: float
+    batch: BatchRun | None
 
 
 class Trace:
@@ -145,9 +176,21 @@ class Noting:
     def __init__(self, trace: Trace, model: str, version: int) -> None:
         self._trace, self._model, self._version = trace, model, version
 
-    def add(self, name: str, since: float, until: float, batch: SpanId | None = None) -> None:
-        """A stage between these times."""
-        self._trace.stage(Stage(name, since, until, self._model, self._version, batch))
+    def add(
+        self,
+        name: str,
+        since: float,
+        until: float,
+        batch: SpanId | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """A stage between these times, and what ended it where that was an error."""
+        said = "" if error is None else code_of(error)
+        self._trace.stage(Stage(name, since, until, self._model, self._version, batch, said))
+
+    def failed(self, name: str, since: float, error: BaseException) -> None:
+        """A stage that an error ended just now."""
+        self.add(name, since, time.monotonic(), error=error)
 
     def ran(self, run: RunTimes) -> None:
         """The stages of one run: the wait for a slot, the part of it for company, and the engine."""
@@ -158,6 +201,25 @@ class Noting:
         self.add("infer", began, began + run.infer_s, batch.id if batch else None)
         if batch is not None and batch.links:
             self._trace.batches.append(batch)
+
+    def cut_short(self, run: CutShort, error: BaseException) -> None:
+        """The stages of a run without an answer: the wait for a slot, and the engine where it came to that."""
+        if not run.started_at:
+            self.failed("queue", run.enqueued_at, error)
+            return
+        batch = run.batch
+        self.add("queue", run.enqueued_at, run.started_at)
+        until = time.monotonic() if batch is None else batch.until
+        self.add("infer", run.started_at, until, batch.id if batch else None, error)
+        if batch is not None and batch.links:
+            self._trace.batches.append(batch)
+
+
+def code_of(error: BaseException) -> str:
+    """What a span says of an error: a word of ours, never of a caller's."""
+    if isinstance(error, asyncio.CancelledError):
+        return CANCELLED
+    return error.code if isinstance(error, PlatformError) else PlatformError.code
 
 
 def noting(model: str, version: int) -> Noting | None:

@@ -38,7 +38,13 @@ class WakingLease:
 
     async def __aenter__(self) -> Target:
         began = time.monotonic()
-        self._lease = await self._catalogue.wake(self._name, self._version, self._key, self.deadline)
+        try:
+            self._lease = await self._catalogue.wake(self._name, self._version, self._key, self.deadline)
+        except BaseException as error:
+            notes = noting(self._name, self._version or 0)
+            if notes is not None:
+                notes.failed("load", began, error)
+            raise
         now = time.monotonic()
         self.waited_ms = (now - began) * 1000
         notes = noting(self._name, self._version or self._lease.target.version)

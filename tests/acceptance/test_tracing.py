@@ -43,6 +43,10 @@ def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
         server.deploy("scale", max_batch=4, max_delay_ms=1000)
         server.upload("classifier", demo_package())
         server.deploy("classifier", isolation="process")
+        for name, isolation in (("touchy", "thread"), ("touchy-apart", "process")):
+            server.upload(name, onnx_models.touchy(2.0))
+            server.deploy(name, isolation=isolation)
+        server.ok("POST", "/models/activate", json={"model": "scale"})
         yield server
 
 
@@ -174,6 +178,47 @@ def test_a_refusal_and_an_admins_request_have_a_span_without_stages(
     server.client.get("/health/live", headers={"X-Request-ID": "probe"})
     _call(server, token, "after the probe")
     assert not collector.spans(lambda one: one.attributes.get("pulvinar.request_id") == "probe")
+
+
+@pytest.mark.parametrize("path", ["express", "long"])
+@pytest.mark.parametrize("model", ["touchy", "touchy-apart"])
+def test_a_request_whose_run_fails_has_its_stages_and_an_error_at_that_one(
+    server: RunningServer, token: str, collector: Collector, model: str, path: str
+) -> None:
+    name = f"{model}-{path}"
+    body = {"inputs": {"x": [[9.0, 0.0, 1.0, 0.0]]}, **({"parameters": {}} if path == "long" else {})}
+    url = f"/api/v1/inference/{model}" + ("?version=1" if path == "long" else "")
+    answer = server.client.post(url, json=body, headers={"X-Access-Token": token, "X-Request-ID": name})
+    assert answer.status_code == 500, answer.text
+    span = collector.request(name)
+    stages = collector.inside(span)
+    assert span.failed
+    assert stages.keys() >= STEPS
+    assert {stage.name for stage in stages.values() if stage.failed} == {"infer"}
+    assert stages["infer"].attributes == {
+        "pulvinar.model": model,
+        "pulvinar.version": 1,
+        "error.type": "run_failed",
+    }
+    for stage in stages.values():
+        assert span.start <= stage.start <= stage.end <= span.end
+    ((_, batch_id),) = stages["infer"].links
+    (batch,) = collector.wait(lambda one: one.span_id == batch_id)
+    assert (span.trace_id, span.span_id) in batch.links
+
+
+def test_a_photo_that_cannot_be_decoded_failed_before_the_model(
+    server: RunningServer, token: str, collector: Collector
+) -> None:
+    headers = {"X-Request-ID": "half-a-photo", "Content-Type": "image/jpeg"}
+    answer = server.infer("classifier", token, content=CAT_JPEG[:300], headers=headers)
+    assert 400 <= answer.status_code < 500, answer.text
+    span = collector.request("half-a-photo")
+    stages = collector.inside(span)
+    assert stages.keys() == {"read", "preprocess", "write"}
+    assert [stages[name].failed for name in ("read", "preprocess", "write")] == [False, True, False]
+    assert stages["preprocess"].attributes["error.type"] == answer.json()["error"]["code"]
+    assert not span.failed  # the caller's mistake
 
 
 def test_each_frame_of_a_stream_has_a_span_within_the_streams(

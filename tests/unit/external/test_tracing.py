@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.span_export import SpanExport
 from app.tracing import Answer, Tracer, end_request, read_traceparent, route_of
 from app.tracing_extra import check_tracing
+from core.errors import DeadlineExceeded
 from core.serving.batcher import note_run
 from core.serving.engine_worker import Batch
 from core.serving.request import Timing
@@ -135,6 +136,33 @@ def test_a_trace_becomes_spans_with_the_times_and_ids_that_were_noted() -> None:
     assert [f"{link.context.span_id:016x}" for link in spans["infer"].links] == [run.span_id]
     assert [f"{link.context.span_id:016x}" for link in batch.links] == [id.span_id, parent.span_id]
     assert batch.parent is None
+
+
+@pytest.mark.parametrize(("status", "cut_fails"), [(499, False), (422, False), (504, True)])
+def test_the_stage_that_failed_has_an_error_and_one_that_was_cut_short_with_its_request(
+    status: int, cut_fails: bool
+) -> None:
+    export, exporter = _exported()
+    trace = Trace(new_id(), None, export.export)
+    began = trace.since + 0.25
+    notes = Noting(trace, "cats", 3)
+    notes.add("preprocess", began, began + 0.25)
+    notes.add("queue", began + 0.25, began + 0.5, error=DeadlineExceeded("late"))
+    notes.add("infer", began + 0.25, began + 0.5, error=asyncio.CancelledError())
+    notes.add("postprocess", began + 0.5, began + 0.75, error=ValueError("a secret"))
+    end_request(trace, _scope(), Answer(status, "r", "::1"))
+    export.close()
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    told = {name: (span.status.is_ok, dict(span.attributes or {})) for name, span in spans.items()}
+    cats = {"pulvinar.model": "cats", "pulvinar.version": 3}
+    assert told["read"] == (True, {})
+    assert told["write"] == (True, {})
+    assert told["preprocess"] == (True, cats)
+    assert told["queue"] == (False, {**cats, "error.type": "deadline_exceeded"})
+    assert told["infer"] == (not cut_fails, {**cats, "error.type": "cancelled"})
+    assert told["postprocess"] == (False, {**cats, "error.type": "internal"})
+    assert spans["read"].end_time == spans["preprocess"].start_time
+    assert spans["write"].start_time == spans["postprocess"].end_time
 
 
 def test_a_trace_that_finds_no_room_is_dropped_whole_and_counted() -> None:
