@@ -17,7 +17,7 @@ LOCKS := pyproject.toml constraints.txt requirements/base.txt requirements/$(ACC
 # tests/conftest.py, the longest first, rather than those of the most tests.
 AT_ONCE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-full run test prometheus lint audit fuzz format bench kill-campaign clean lock vendor chromium screenshots
+.PHONY: demo demo-full run test tools prometheus lint audit fuzz format bench kill-campaign clean lock vendor chromium screenshots
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo  ## serve a real model and print how to call it
@@ -33,9 +33,15 @@ MINUTES ?= 30
 
 # Two runs: the acceptance and security tests keep servers running as children of their process, and some integration tests look
 # whether their own process has any left.
-test: lint prometheus chromium  ## every check
+test:  ## every check
+	@$(MAKE) --no-print-directory --jobs=2 lint tools
 	$(BIN)/python -m pytest $(AT_ONCE) tests/architecture tests/unit tests/integration
 	$(BIN)/python -m pytest $(AT_ONCE) tests/acceptance tests/security tests/fuzzing tests/browser
+
+# What comes as packages of the system, one after the other, while the checks of the code go on.
+tools:
+	@$(MAKE) --no-print-directory prometheus
+	@$(MAKE) --no-print-directory chromium
 
 # It runs the dashboards and alerts of deploy/; where it is missing and cannot be installed, their tests are skipped.
 # RUNLEVEL=1: what is installed is not started as a service.
@@ -58,8 +64,8 @@ screenshots: $(VENV)/.test chromium  ## every page in light, dark and on a phone
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml core app schemas migrations run.py
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml core app schemas migrations run.py & \
+		$(BIN)/mypy; types=$$?; wait $$! && exit $$types
 
 audit: $(VENV)/.test  ## look every locked version up among known weaknesses; asks a database on the network
 	@sh requirements/audit.sh $(BIN)

@@ -110,7 +110,7 @@ def test_no_thread_is_started_and_old_counters_go(clock: list[float]) -> None:
     for token_id in range(20_000):
         limiter.hit(record("1/second", token_id=token_id))
         clock[0] += 0.01
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # one of another test may have ended meanwhile
     assert limiter.counted() <= 201
     assert counts.limit_failures == 0
 
