@@ -42,6 +42,7 @@ from app.external.inference import (
     render,
     taken_by,
 )
+from app.external.sequences import sequence_of
 from app.middleware import (
     ANSWERED,
     CLIENT_LEFT,
@@ -208,6 +209,7 @@ class Call:
         self._leased = True
         request = self._request = read_call(self._target, JSON_TYPE[1], body, max_items=1)
         request.request_id, request.priority = self._request_id, priority_of(record)
+        request.sequence = sequence_of(record, scope["headers"], request.parameters)
         queued = self._queued = self._target.begin(request)
         if self._trace is not None and self._trace.trace is not None:
             queued.trace_id = self._trace.id

@@ -17,6 +17,7 @@ from app.external.inference import (
     write_result,
 )
 from app.external.modality import read_by_content
+from app.external.sequences import sequence_of
 from app.external.sticky import sticky_key
 from app.state import Platform
 from core.access.records import TokenRecord
@@ -44,6 +45,7 @@ class PredictEndpoint(InferenceEndpoint):
             request = bind_call(target, call, max_items=max_items)
             request.request_id, request.deadline = asked.request_id, lease.deadline
             request.priority = priority_of(record)
+            request.sequence = sequence_of(record, scope["headers"], request.parameters)
             result = await platform.statistics.infer(target, request)
         asked.note(result, lease.waited_ms)
         asked.headers.append(JSON_TYPE)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from core.tasks.streams import StreamedTask
 T = TypeVar("T")
 Outputs = dict[str, np.ndarray[Any, Any]]
 Answers = tuple[list[dict[str, Any]] | None, Outputs | None]
+_KEEPS_NOTHING: Final = "The model keeps nothing from one request to the next: it takes no sequences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +190,11 @@ class Deployment:
         """Let a request of tensors wait, without a task: for whoever waits for its `future` by a callback.
 
         Then either `finish` or `failed` must be called, unless the caller leaves. Raises as `infer`. The runner
-        must be a LocalRunner.
+        must be a LocalRunner, and the task one that keeps nothing.
         """
         self._refuse_if_closing()
+        if request.sequence is not None:
+            raise InvalidInput(_KEEPS_NOTHING)
         runner, inputs = self.runner, request.inputs or {}
         assert isinstance(runner, LocalRunner)
         items = self._check.items(inputs)
@@ -317,7 +320,7 @@ class Deployment:
         """One part of a sequence. What fails changes nothing of what is kept."""
         task = self._task
         if not isinstance(task, StatefulTask):
-            raise InvalidInput("The model keeps nothing from one request to the next: it takes no sequences.")
+            raise InvalidInput(_KEEPS_NOTHING)
         hold = await self.runner.hold(part, deadline)
         try:
             state = hold.state or task.first_state()

@@ -138,6 +138,19 @@ def test_a_sequence_is_its_tokens_own(voice: Demo) -> None:
     refused(piece(voice, bytes(3200), "x" * 129), 400, "bad_request", "at most 128")
 
 
+def test_a_part_without_a_models_name_is_a_part_all_the_same(voice: Demo) -> None:
+    wav = clips()[4].read_bytes()
+    headers = {"X-Access-Token": voice.token, "X-Sequence-ID": "unnamed", "X-Sequence-Start": "true"}
+    voice.server.ok("POST", "/models/activate", json={"model": "voice"})
+    try:
+        answer = voice.server.client.post("/predict", content=wav, headers=headers)
+    finally:
+        voice.server.ok("POST", "/models/activate", json={"model": None, "modality": "audio"})
+    assert answer.status_code == 200, answer.text
+    assert [event["event"] for event in answer.json()["events"]][:1] == ["start"]
+    assert piece(voice, bytes(3200), "unnamed", end="true").json()["position_s"] > 3
+
+
 def test_tensors_in_a_sequence_leave_the_state_to_the_server(voice: Demo) -> None:
     def call(id_: int, **flags: bool) -> httpx.Response:
         window = {"name": "input", "shape": [1, 576], "datatype": "FP32", "data": [0.01] * 576}

@@ -74,3 +74,15 @@ def test_what_is_not_a_number_is_null(tensors: Demo) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     assert json.loads(answer.content, parse_constant=never)["outputs"][0]["data"] == [None, 1.0]
+
+
+@pytest.mark.parametrize("query", ["", "?version=1"])
+def test_a_model_that_keeps_nothing_takes_no_sequence(tensors: Demo, query: str) -> None:
+    """Neither on the short way, which calls without a version go, nor on the long one."""
+    call = {"inputs": {"x": [[1, 2, 3, 4]]}}
+    says = "takes no sequences"
+    headers = {"X-Sequence-ID": "mine", "X-Sequence-Start": "true"}
+    answer = tensors.server.infer("scale", tensors.token, json=call, query=query, headers=headers)
+    refused(answer, 422, "invalid_input", says)
+    call["parameters"] = {"sequence_id": "mine"}
+    refused(tensors.server.infer("scale", tensors.token, json=call, query=query), 422, "invalid_input", says)
