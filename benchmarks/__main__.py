@@ -1,4 +1,4 @@
-"""Runs every benchmark in turn, goes on after one that fails, and writes the tables into docs/benchmarks.md.
+"""Runs every benchmark in turn, goes on after one that fails, and writes the tables into the docs.
 
 `python -m benchmarks`, or with names: `python -m benchmarks tiny_tensor overload`; `--short` only shows that
 they run.

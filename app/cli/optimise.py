@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,6 +21,15 @@ _PATIENCE_S = 2.0
 """For so long a running server is given to take the search up before this process does it itself."""
 
 
+class Precision(StrEnum):
+    """What can be asked for; an enumeration, for the option may be repeated."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 def optimise(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model's name.")],
@@ -28,7 +38,7 @@ def optimise(
     max_accuracy_loss: Annotated[float, typer.Option(min=0, max=1, help="How much may be lost.")] = 0.01,
     budget_s: Annotated[float, typer.Option(min=5, help="Seconds to search.")] = 180.0,
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="Only this precision; may be repeated.")] = None,
+    precision: Annotated[list[Precision] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     apply: Annotated[bool, typer.Option(help="Let a deployment with `engine: auto` follow it.")] = True,
 ) -> None:
     """Measure engines, precisions and settings, and recommend the best that still answers right."""
@@ -38,7 +48,7 @@ def optimise(
         "max_accuracy_loss": max_accuracy_loss,
         "budget_s": budget_s,
         "engines": engine,
-        "precisions": precision,
+        "precisions": [one.value for one in precision] if precision else None,
         "apply": apply,
     }
 

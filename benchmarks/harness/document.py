@@ -1,20 +1,20 @@
-"""Writes the kept results between the markers of docs/benchmarks.md."""
+"""Writes the kept results between the markers of docs/benchmarks.md and docs/optimising.md."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 from benchmarks.harness.places import RESULTS, ROOT
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "optimising.md"))
 MARKED = re.compile(r"(<!-- results: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def refresh(page: Path = PAGE) -> None:
+def refresh() -> None:
     """Replace what stands between each `<!-- results: name -->` and `<!-- end -->`."""
-    page.write_text(MARKED.sub(_section, page.read_text()))
+    for page in PAGES:
+        page.write_text(MARKED.sub(_section, page.read_text()))
 
 
 def _section(match: re.Match[str]) -> str:

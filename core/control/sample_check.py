@@ -21,7 +21,6 @@ from core.store.paths import shown
 
 NPY, NPZ, JSON, TEXT = "application/x-npy", "application/x-npz", "application/json", "text/plain"
 _MAX_ARRAYS: Final = 64
-_IMAGES: Final = ("JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF")
 
 
 def media_type_of(data: bytes, modality: str, name: str, *, max_pixels: int, max_bytes: int) -> str:

@@ -102,7 +102,7 @@ def _format(data: bytes) -> str:
     format = headers.image_format(data)
     if format is None:
         seen = headers.describe(data)
-        raise UnsupportedMedia(f"This is {seen}, not an image: send JPEG, PNG, WebP, GIF or BMP.")
+        raise UnsupportedMedia(f"This is {seen}, not an image that is taken: send JPEG, PNG, WebP, GIF or BMP.")
     return format
 
 

@@ -197,5 +197,7 @@ def test_the_command_line_searches_without_a_server(tmp_path: Path) -> None:
     assert conversion == "simplified"
     assert server.cli("model", "derived", "scale", "--rebuild", number).returncode == 0
     assert server.cli("model", "derived", "scale", "--remove", number).stdout == ""
+    mistyped = server.cli("model", "optimise", "scale", "--precision", "fp8")
+    assert (mistyped.returncode, "'fp8' is not one of 'fp32', 'bf16'" in mistyped.stderr) == (2, True)
     gone = server.cli("model", "optimise", "none")
     assert (gone.returncode, "no model" in gone.stderr) == (1, True)

@@ -80,6 +80,12 @@ def test_every_task_has_a_page_with_a_call_and_its_answer(task: str) -> None:
     assert any(re.search(named, answer, re.DOTALL) for answer in answers), "no answer of a server"
 
 
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "benchmarks" / "results").glob("*.json")))
+def test_every_recorded_figure_is_shown(name: str) -> None:
+    """As a table between markers, or told of by the benchmark's or the record's own place."""
+    assert re.search(rf"<!-- results: {name} -->|benchmarks/(?:results/)?{name}\b", _docs())
+
+
 def test_every_link_between_the_docs_leads_somewhere() -> None:
     broken = []
     for file in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
