@@ -64,7 +64,7 @@ async def apply_recommendation(session: AsyncSession, optimisation_id: int) -> b
     if generation is None:
         return False
     detail = {"generation": generation, "optimisation": optimisation_id, "version": version.version}
-    await SYSTEM.note(session, "deployment.optimise", str(version.model_id), detail)
+    await SYSTEM.note(session, "deployment.optimise", await _name(session, version.model_id), detail)
     return True
 
 
@@ -82,8 +82,14 @@ async def fall_back(session: AsyncSession, model_id: int, number: int, search: i
     reason = f"Version {number} runs as uploaded again, not as search {search} recommends: {fault}."
     generation = await _change(session, version, None, SYSTEM, {"rolled_back": reason})
     detail = {"generation": generation, "optimisation": search, "version": number, "reason": reason}
-    await SYSTEM.note(session, "deployment.fall_back", str(model_id), detail)
+    await SYSTEM.note(session, "deployment.fall_back", await _name(session, model_id), detail)
     return generation
+
+
+async def _name(session: AsyncSession, model_id: int) -> str:
+    """As the audit log calls the model; empty where it has gone meanwhile."""
+    model = await Models(session).get(model_id)
+    return "" if model is None else model.name
 
 
 async def _wanted(session: AsyncSession, version: Version, search: int | None) -> Optimisation:

@@ -79,8 +79,10 @@ def test_a_search_is_followed_by_a_deployment_with_engine_auto(server: RunningSe
     answer = server.infer("scale", server.token(), json={"inputs": {"x": [[1, 2, 3, 4]]}})
     assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
     _look_at_what_was_converted(server)
-    actions = [entry["action"] for entry in server.ok("GET", "/audit?limit=20")["items"]]
-    assert {"version.optimise", "deployment.optimise", "samples.create"} <= set(actions)
+    entries = server.ok("GET", "/audit?limit=20")["items"]
+    done = {(entry["action"], entry["subject"]) for entry in entries}
+    wanted = {("version.optimise", "scale/1"), ("deployment.optimise", "scale"), ("samples.create", "scale")}
+    assert wanted <= done
 
 
 def _look_at_what_was_converted(server: RunningServer) -> None:

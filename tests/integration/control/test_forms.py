@@ -66,7 +66,8 @@ def test_a_form_whose_requests_fail_goes_back_to_the_upload(tmp_path: Path) -> N
         assert await _fault(house, search) == fault
         async with house.database.session() as session:
             entries, _ = await Audit(session).page(limit=1)
-        assert (entries[0].actor, entries[0].action) == ("system", "deployment.fall_back")
+        found = (entries[0].actor, entries[0].action, entries[0].subject)
+        assert found == ("system", "deployment.fall_back", NAME)
         again = await house.rests(await house.deploy())
         assert again.reason == f"Version 1: It runs as uploaded, not as search {search} recommends: {fault}."
         async with house.database.transaction() as session:
