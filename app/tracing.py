@@ -7,6 +7,7 @@ callers and log lines name.
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -16,13 +17,14 @@ from starlette.routing import Mount
 from structlog.contextvars import bind_contextvars
 
 from core.serving.request import Timing
-from core.serving.trace import Ended, SpanId, Stage, Trace, current, new_id
+from core.serving.trace import Ended, SpanId, Stage, Trace, current
 from core.tracing_settings import TracingSettings
 
 TRACEPARENT: Final = b"traceparent"
 # https://www.w3.org/TR/trace-context/#traceparent-header; later versions may add to it after another dash.
 _FORM: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED: Final = 1
+_LOW_64: Final = (1 << 64) - 1
 # What load balancers and scrapers ask for all day long, and what pages are made of.
 _UNTRACED: Final = ("/health", "/v2/health/", "/metrics", "/static/")
 _ROUTES: Final = (
@@ -42,12 +44,30 @@ class Caller(NamedTuple):
     sampled: bool
 
 
-class RequestTrace(NamedTuple):
-    """The trace of one request; `trace` is None where it is not sampled."""
+class RequestTrace:
+    """The trace of one request; `trace` is None where it is not sampled, and then this is a row of digits."""
 
-    id: SpanId
-    header: Header
-    trace: Trace | None
+    __slots__ = ("_digits", "trace")
+
+    def __init__(self, digits: bytes, trace: Trace | None) -> None:
+        self._digits = digits
+        self.trace = trace
+
+    @property
+    def id(self) -> SpanId:
+        """The request's span."""
+        return _span_id(self._digits)
+
+    @property
+    def said(self) -> bytes:
+        """The value of the answer's `traceparent`."""
+        digits = self._digits
+        return b"00-%b-%b-%b" % (digits[:32], digits[32:], b"00" if self.trace is None else b"01")
+
+    @property
+    def header(self) -> Header:
+        """The answer's `traceparent`."""
+        return TRACEPARENT, self.said
 
 
 class Answer(NamedTuple):
@@ -72,17 +92,21 @@ class Tracer:
 
     def begin(self, scope: Scope) -> RequestTrace | None:
         """The trace of a request; None for one that never has a trace."""
-        if scope["path"].startswith(_UNTRACED):
-            return None
-        caller = read_traceparent(scope["headers"])
-        if caller is None:
-            own, parent = new_id(), None
-            # The rule of OpenTelemetry's TraceIdRatioBased, so that servers of one ratio agree.
-            sampled = int(own.trace_id[16:], 16) < self._bound
-        else:
-            own, parent, sampled = caller.span.child(), caller.span, caller.sampled and self._bound > 0
-        header = (TRACEPARENT, f"00-{own.trace_id}-{own.span_id}-{int(sampled):02x}".encode())
-        return RequestTrace(own, header, Trace(own, parent, self._export) if sampled else None)
+        return None if scope["path"].startswith(_UNTRACED) else self.trace(scope["headers"])
+
+    def trace(self, headers: Iterable[Header]) -> RequestTrace:
+        """The trace of a request with these headers. Most are not sampled: that is asked before anything is made."""
+        caller = read_traceparent(headers)
+        if caller is not None:
+            digits = b"%b%016x" % (caller.span.trace_id.encode(), _random(64))
+            sampled, parent = caller.sampled and self._bound > 0, caller.span
+            return RequestTrace(digits, Trace(_span_id(digits), parent, self._export) if sampled else None)
+        bits = _random(192)
+        digits = b"%048x" % bits
+        # The rule of OpenTelemetry's TraceIdRatioBased, so that servers of one ratio agree.
+        if bits >> 64 & _LOW_64 >= self._bound:
+            return RequestTrace(digits, None)
+        return RequestTrace(digits, Trace(_span_id(digits), None, self._export))
 
     def enter(self, scope: Scope) -> RequestTrace | None:
         """As `begin`, for a task that works for this request alone: what it does and logs belongs to the trace."""
@@ -153,12 +177,25 @@ def route_of(scope: Scope) -> str:
     return "" if path is None else f"{scope.get('root_path', '')}{path}"
 
 
+def _random(bits: int) -> int:
+    # No secrets: they only have to be unlike each other, and no span is all zeros.
+    return random.getrandbits(bits) | 1  # nosec B311
+
+
+def _span_id(digits: bytes) -> SpanId:
+    text = digits.decode()
+    return SpanId(text[:32], text[32:])
+
+
 def read_traceparent(headers: Iterable[Header]) -> Caller | None:
     """What the caller's one `traceparent` says; None where there is none, or it is not valid."""
-    values = [value for name, value in headers if name == TRACEPARENT]
-    if len(values) != 1:
-        return None
-    found = _FORM.fullmatch(values[0].strip())
+    said: bytes | None = None
+    for name, value in headers:
+        if name == TRACEPARENT:
+            if said is not None:
+                return None
+            said = value
+    found = None if said is None else _FORM.fullmatch(said.strip())
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
