@@ -39,10 +39,15 @@ class FixedHeaders:
             pairs.append((b"strict-transport-security", b"max-age=%d" % settings.tls.hsts_s))
         self._pairs = tuple(pairs)
         self._all = (*pairs, _NO_STORE)
+        self._lines = lines_of(self._all)
 
     def of(self, request_id: str) -> Headers:
         """For an answer that sets none of them itself."""
         return [*self._all, (b"x-request-id", request_id.encode())]
+
+    def lines(self, request_id: str) -> bytes:
+        """As `of`, as they are written. The id is one that `choose_request_id` chose."""
+        return b"%bx-request-id: %b\r\n" % (self._lines, request_id.encode())
 
     def beside(self, own: Iterable[tuple[bytes, bytes]], path: str, request_id: str) -> Headers:
         """Those that an answer does not set itself; files that pages are made of may be kept."""
@@ -97,6 +102,11 @@ class Cors:
             (b"access-control-allow-headers", _ASKED_HEADERS),
             (b"access-control-max-age", b"%d" % _PREFLIGHT_AGE_S),
         ]
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are written."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def origin_of(scope: MutableMapping[str, Any]) -> bytes | None:

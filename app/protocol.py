@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.answer_headers import lines_of
 from app.external.express import Express
 from app.external.streaming import STREAM_PREFIX
 from app.middleware import ANSWER_NOW, BODY_NOW, DISCONNECTED, ON_DISCONNECT
@@ -28,6 +29,7 @@ from app.state import Platform
 GOODBYE_S: Final = 0.2
 _STREAM: Final = STREAM_PREFIX.encode()
 _OK: Final = STATUS_LINE[200]
+_CLOSE: Final = b"connection: close\r\n"
 
 
 class Cycle(RequestResponseCycle):
@@ -50,18 +52,19 @@ class Cycle(RequestResponseCycle):
 
     def write_answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Write a whole answer, its Content-Length added. Raises RuntimeError for a header of two lines."""
+        lines = lines_of(headers)
+        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
+            raise RuntimeError("A header of the answer holds a line break.")
+        self.write_lines(status, lines, body)
+
+    def write_lines(self, status: int, lines: bytes, body: bytes) -> None:
+        """As `write_answer`, of headers that are written already, and known to be one line each."""
         if self.disconnected:
             return
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"content-length: %d\r\n" % len(body))
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise RuntimeError("A header of the answer holds a line break.")
         self.waiting_for_100_continue = False
         self.response_started = True
-        self.transport.write(b"".join([_OK if status == 200 else STATUS_LINE[status], head, b"\r\n", body]))
+        begin, end = _OK if status == 200 else STATUS_LINE[status], b"" if self.keep_alive else _CLOSE
+        self.transport.write(b"%b%bcontent-length: %d\r\n%b\r\n%b" % (begin, lines, len(body), end, body))
         self.response_complete = True
         self._let_go()
         self.message_event.set()

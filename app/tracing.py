@@ -95,7 +95,7 @@ class Tracer:
         return None if scope["path"].startswith(_UNTRACED) else self.trace(scope["headers"])
 
     def trace(self, headers: Iterable[Header]) -> RequestTrace:
-        """The trace of a request with these headers. Most are not sampled: that is asked before anything is made."""
+        """The trace of a request with these headers. Most are not sampled: that is asked before one is made."""
         caller = read_traceparent(headers)
         if caller is not None:
             digits = b"%b%016x" % (caller.span.trace_id.encode(), _random(64))

@@ -12,8 +12,9 @@ from typing import Any
 from app.middleware import client_of
 from app.state import Platform
 from core.access.limits import RateLimiter
+from core.access.places import Place
 from core.access.records import TokenRecord
-from core.access.windows import LimitState, Subject
+from core.access.windows import LimitState
 from core.errors import Forbidden, Unauthenticated
 from core.serving.catalogue import no_such_model
 from core.serving.request import DEFAULT_PRIORITY
@@ -34,6 +35,23 @@ def secret_of(headers: Headers) -> bytes:
 def identify(platform: Platform, scope: MutableMapping[str, Any]) -> TokenRecord:
     """The caller's token, valid and used from an address that it allows."""
     return recognise(platform, scope, secret_of(scope["headers"]))
+
+
+def admit(platform: Platform, scope: MutableMapping[str, Any], model: str) -> TokenRecord:
+    """The caller's token, valid, used from where it may be, and for this model: everything but its limits.
+
+    As the rules about addresses, `identify`, `allow` and `allow_model`, which say what is wrong, if anything is.
+    """
+    client = scope["client"]
+    address = client[0] if client else ""
+    platform.ip_rules.check("external", address)
+    record = platform.tokens.lookup(secret_of(scope["headers"]))
+    if record.owner.disabled or not record.may_infer(model, address):
+        record = identify(platform, scope)
+        allow(record, "infer")
+        allow_model(record, model)
+    platform.tokens.note_used(record.id)
+    return record
 
 
 def recognise(platform: Platform, scope: MutableMapping[str, Any], secret: bytes) -> TokenRecord:
@@ -88,17 +106,12 @@ async def charge(platform: Platform, record: TokenRecord) -> LimitState | None:
     return await platform.limiter.hit_anywhere(record)
 
 
-def charge_here(platform: Platform, record: TokenRecord) -> LimitState | None:
-    """Count one request against the token's rate. Raises LimitExceeded."""
-    return platform.limiter.hit(record)
-
-
 class _Place:
     """One of the `max_concurrency` places of a token and its tenant, held while its block runs."""
 
     __slots__ = ("_limiter", "_taken")
 
-    def __init__(self, limiter: RateLimiter, taken: Sequence[Subject]) -> None:
+    def __init__(self, limiter: RateLimiter, taken: Sequence[Place]) -> None:
         self._limiter, self._taken = limiter, taken
 
     def __enter__(self) -> None:
@@ -120,6 +133,11 @@ def concurrency(platform: Platform, record: TokenRecord) -> AbstractContextManag
         return _NO_LIMIT
     taken = platform.limiter.take_place(record)
     return _Place(platform.limiter, taken) if taken else _NO_LIMIT
+
+
+def limit_lines(state: LimitState) -> bytes:
+    """The same as they are written."""
+    return b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n" % state
 
 
 def limit_headers(state: LimitState | None) -> list[tuple[bytes, bytes]]:

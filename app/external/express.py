@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import MutableMapping
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Final, Protocol
 
 import structlog
 
 from app.access_log import AccessLog
-from app.answer_headers import Cors, FixedHeaders, origin_of
+from app.answer_headers import Cors, FixedHeaders, lines_of, origin_of
 from app.errors import INTERNAL_MESSAGE, error_body
 from app.external.call import read_call
 from app.external.door import (
     Headers,
-    allow,
-    allow_model,
-    charge_here,
-    concurrency,
+    admit,
     counted_elsewhere,
-    identify,
     limit_headers,
+    limit_lines,
     priority_of,
 )
 from app.external.inference import (
@@ -36,7 +32,6 @@ from app.external.inference import (
     SMALL_BODY_BYTES,
     count_error,
     count_left,
-    count_usage,
     error_answer,
     note_result,
     render,
@@ -54,8 +49,10 @@ from app.middleware import (
 )
 from app.state import Platform
 from app.tracing import RequestTrace, Tracer
+from core.access.places import Place
 from core.access.records import TokenRecord
 from core.access.usage import NOTHING
+from core.access.windows import LimitState
 from core.errors import PlatformError, ShuttingDown
 from core.serving.catalogue import Served
 from core.serving.deployment import Deployment
@@ -65,6 +62,7 @@ from core.serving.runner import LocalRunner
 from core.serving.trace import Noting
 
 log = structlog.get_logger("pulvinar.requests")
+_JSON_LINE: Final = lines_of([JSON_TYPE])
 
 Scope = MutableMapping[str, Any]
 
@@ -76,6 +74,9 @@ class Answers(Protocol):
 
     def write_answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Write the whole answer."""
+
+    def write_lines(self, status: int, lines: bytes, body: bytes) -> None:
+        """The same, of headers as they are written."""
 
 
 class Express:
@@ -112,7 +113,7 @@ class Express:
             return False
         if target.modality != "tensor" or target.cache is not None or counted_elsewhere(platform, cycle.scope):
             return False
-        trace = None if self._tracer is None else self._tracer.begin(cycle.scope)
+        trace = None if self._tracer is None else self._tracer.trace(cycle.scope["headers"])
         call = Call(self._access_log, self._fixed, platform, cycle, name, served, target, calls, trace)
         call.begin(bytes(body))
         return True
@@ -127,11 +128,10 @@ class Call:
         "_calls",
         "_cycle",
         "_fixed",
-        "_headers",
         "_leased",
         "_name",
         "_over",
-        "_place",
+        "_places",
         "_platform",
         "_queued",
         "_record",
@@ -139,6 +139,7 @@ class Call:
         "_request_id",
         "_served",
         "_started",
+        "_state",
         "_taken",
         "_target",
         "_trace",
@@ -162,10 +163,10 @@ class Call:
         self._access_log, self._platform, self._cycle, self._calls = access_log, platform, cycle, calls
         self._name, self._served, self._target = name, served, target
         self._request_id = choose_request_id(cycle.scope["headers"])
-        self._headers: Headers = []
+        self._state: LimitState | None = None
         self._request: InferenceRequest | None = None
         self._queued: QueuedRequest | None = None
-        self._place: AbstractContextManager[None] | None = None
+        self._places: Sequence[Place] = ()
         self._leased = self._over = False
         self._record: TokenRecord | None = None
         self._taken, self._bytes_in = NOTHING, 0
@@ -195,16 +196,13 @@ class Call:
 
     def _enter(self, body: bytes) -> None:
         platform, scope = self._platform, self._cycle.scope
-        platform.ip_rules.check("external", scope["client"][0] if scope["client"] else "")
-        record = identify(platform, scope)
-        allow(record, "infer")
-        allow_model(record, self._name)
-        state = charge_here(platform, record)
+        record = admit(platform, scope, self._name)
+        limiter = platform.limiter
+        limits = limiter.of(record)
+        self._state = limiter.hit_limits(limits)
         self._record = record
-        if state is not None:
-            self._headers += limit_headers(state)
-        place = self._place = concurrency(platform, record)
-        place.__enter__()
+        if limits.places:
+            self._places = limiter.take_places(limits)
         self._served.leases += 1
         self._leased = True
         request = self._request = read_call(self._target, JSON_TYPE[1], body, max_items=1)
@@ -250,9 +248,8 @@ class Call:
             result.model, result.version, result.timing, at=time.monotonic()
         )
         self._taken = taken_by(result)
-        self._headers.append(JSON_TYPE)
         if sum([array.nbytes for array in outputs.values()]) <= SMALL_BODY_BYTES:
-            self._answer(200, self._headers, render(self._request_id, result, 0))
+            self._answer_well(render(self._request_id, result, 0))
         else:
             self._render_in_thread(result)
 
@@ -265,7 +262,7 @@ class Call:
         if self._over:
             return
         try:
-            self._answer(200, self._headers, rendering.result())
+            self._answer_well(rendering.result())
         except Exception:
             self._crash()
 
@@ -276,7 +273,7 @@ class Call:
         version = self._target.version if self._leased else 0
         path = self._cycle.scope["path"]
         status, headers, body = error_answer(self._platform, path, self._name, version, self._request_id, error)
-        self._answer(status, [*self._headers, *headers], body)
+        self._answer(status, [*limit_headers(self._state), *headers], body)
 
     def _crash(self) -> None:
         traced = {} if self._trace is None else {"trace_id": self._trace.id.trace_id}
@@ -304,6 +301,14 @@ class Call:
             runner.leave(self._queued)
             self._queued.future.cancel()
 
+    def _answer_well(self, body: bytes) -> None:
+        self._end(200, len(body))
+        state, trace = self._state, self._trace
+        lines = self._fixed.lines(self._request_id)
+        limits = b"" if state is None else limit_lines(state)
+        traced = b"" if trace is None else b"traceparent: %b\r\n" % trace.said
+        self._cycle.write_lines(200, b"%b%b%b%b" % (_JSON_LINE, limits, lines, traced), body)
+
     def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         self._end(status, len(body))
         traced = () if self._trace is None else (self._trace.header,)
@@ -312,13 +317,18 @@ class Call:
     def _end(self, status: int, bytes_out: int = 0) -> None:
         self._over = True
         if self._record is not None:
-            taken, bytes_in, failed = self._taken, self._bytes_in, status != 200
-            count_usage(self._platform, self._record, self._name, taken, bytes_in, bytes_out, failed=failed)
+            self._count_usage(self._platform, self._record, bytes_out, failed=status != 200)
         self._release()
-        if self._place is not None:
-            self._place.__exit__(None, None, None)
+        for place in self._places:
+            place.give_back()
         self._calls.discard(self)
         log_request(self._access_log, self._cycle.scope, self._request_id, status, self._started, self._trace)
+
+    def _count_usage(self, platform: Platform, record: TokenRecord, bytes_out: int, *, failed: bool) -> None:
+        # The name was in service when the call began.
+        platform.usage.add(record, self._name, self._taken, self._bytes_in, bytes_out, failed=failed)
+        if record.budgets or record.owner.budgets:
+            platform.limiter.use(record, *self._taken)
 
     def _release(self) -> None:
         if self._leased:

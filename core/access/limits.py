@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from core.access import counters, places
-from core.access.counters import Counters
-from core.access.places import OwnPlaces, Places, SharedPlaces
+from core.access.counters import Counters, SharedWindows
+from core.access.own_windows import BegunWindows, OwnWindows
+from core.access.places import OwnPlaces, Place, Places, SharedPlaces
 from core.access.records import TokenRecord
 from core.access.redis_limits import RedisLimits
 from core.access.slots import STRIPES, SharedMemory, new_memory_file
@@ -39,15 +40,17 @@ class RateUsedUp(LimitExceeded):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Both:
+@dataclass(slots=True)
+class Limits:
     """A token and its tenant as they are limited, and of which state of theirs that is."""
 
     record: TokenRecord
     version: int
     limited: tuple[Subject, ...]
-    places: tuple[tuple[str, int, Subject], ...]
+    places: tuple[tuple[str, int, Place], ...]
     """Who allows how many requests at once, as a refused caller reads it."""
+    begun: BegunWindows | None = None
+    """The short way to count in all limits, once there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,17 @@ class RateLimiter:
         redis: RedisLimits | None = None,
     ) -> None:
         self._redis = redis
-        slots = rounded(share.slots if share else slots)
-        size = memory_bytes(slots) if share else slots * counters.SLOT_BYTES
-        self._memory = SharedMemory(size, share.fd if share else None)
-        self._counters = Counters(self._memory, 0, slots)
-        self._places: Places = OwnPlaces()
-        if share is not None:
-            offset = slots * counters.SLOT_BYTES
-            self._places = SharedPlaces(self._memory, offset, _PLACES_SLOTS, share.process)
+        self._places: Places
+        if share is None:
+            self._counters = Counters(OwnWindows(rounded(slots)))
+            self._places = OwnPlaces()
+        else:
+            slots = rounded(share.slots)
+            memory = SharedMemory(memory_bytes(slots), share.fd)
+            self._counters = Counters(SharedWindows(memory, 0, slots))
+            self._places = SharedPlaces(memory, slots * counters.SLOT_BYTES, _PLACES_SLOTS, share.process)
         self._fail_open = fail_open
-        self._subjects: dict[int, _Both] = {}
+        self._kept: dict[int, Limits] = {}
         self._counts = counts or Counts()
         self._active: dict[int, TokenRecord] = {}
 
@@ -95,8 +99,18 @@ class RateLimiter:
 
         Raises RateUsedUp, and then counts nothing.
         """
-        subjects = self.subjects(record)
-        return self.hit_subject(*subjects) if subjects else None
+        return self.hit_limits(self.of(record))
+
+    def hit_limits(self, limits: Limits) -> LimitState | None:
+        """As `hit`."""
+        begun = limits.begun
+        if begun is not None and (state := begun.one_more()) is not None:
+            return state
+        if not limits.limited:
+            return None
+        state = self.hit_subject(*limits.limited)
+        limits.begun = self._counters.begun(limits.limited)
+        return state
 
     def use(self, record: TokenRecord, items: int, tokens: int, engine_ms: float) -> None:
         """Count what a request has used of the budgets of its token and tenant."""
@@ -164,6 +178,8 @@ class RateLimiter:
 
     async def hit_anywhere(self, record: TokenRecord) -> LimitState | None:
         """As `hit`, in Redis where there is one."""
+        if self._redis is None:
+            return self.hit(record)
         subjects = self.subjects(record)
         return await self.hit_subject_anywhere(*subjects) if subjects else None
 
@@ -176,16 +192,20 @@ class RateLimiter:
                 self._failed()
         return self.hit_subject(*subjects)
 
-    def take_place(self, record: TokenRecord) -> tuple[Subject, ...]:
+    def take_place(self, record: TokenRecord) -> Sequence[Place]:
         """Take one of the `max_concurrency` places of the token and of its tenant, to be given back.
 
         Raises LimitExceeded when all are taken; then none is held.
         """
-        taken: tuple[Subject, ...] = ()
-        for whose, most, place in self._both(record).places:
+        return self.take_places(self.of(record))
+
+    def take_places(self, limits: Limits) -> Sequence[Place]:
+        """As `take_place`."""
+        taken: list[Place] = []
+        for whose, most, place in limits.places:
             try:
-                if self._places.take(place, most):
-                    taken = (*taken, place)
+                if place.take(most):
+                    taken.append(place)
                     continue
             except LimitsUnavailable:
                 self._failed_to_take(taken)
@@ -194,12 +214,13 @@ class RateLimiter:
             raise LimitExceeded(f"{whose} allows {most} requests at once.", retry_after_s=1)
         return taken
 
-    def give_back_place(self, taken: Sequence[Subject]) -> None:
+    @staticmethod
+    def give_back_place(taken: Sequence[Place]) -> None:
         """Give back what `take_place` took."""
         for place in taken:
-            self._places.give_back(place)
+            place.give_back()
 
-    def _failed_to_take(self, taken: Sequence[Subject]) -> None:
+    def _failed_to_take(self, taken: Sequence[Place]) -> None:
         try:
             self._failed()
         except LimitsUnavailable:
@@ -212,26 +233,30 @@ class RateLimiter:
 
     def subjects(self, record: TokenRecord) -> tuple[Subject, ...]:
         """The token and its tenant, as far as they are limited."""
-        return self._both(record).limited
+        return self.of(record).limited
 
-    def _both(self, record: TokenRecord) -> _Both:
-        kept = self._subjects.get(record.id)
+    def of(self, record: TokenRecord) -> Limits:
+        """How the token and its tenant are limited, for one request: the next may find them changed."""
+        kept = self._kept.get(record.id)
         if kept is not None and kept.record is record and kept.version == record.owner.version:
             return kept
-        if len(self._subjects) >= _SUBJECTS_KEPT:
-            self._subjects.clear()
+        if len(self._kept) >= _SUBJECTS_KEPT:
+            self._kept.clear()
+        limits = self._kept[record.id] = self._limits_of(record)
+        return limits
+
+    def _limits_of(self, record: TokenRecord) -> Limits:
         token, tenant = self.subject_of_token(record), self.subject_of_tenant(record)
         limited = tuple(subject for subject in (token, tenant) if subject.limits)
         places = tuple(
-            (whose, most, subject)
+            (whose, most, self._places.of(subject))
             for whose, most, subject in (
                 ("This access token", record.max_concurrency, token),
                 ("The tenant of this access token", record.owner.max_concurrency, tenant),
             )
             if most is not None
         )
-        both = self._subjects[record.id] = _Both(record, record.owner.version, limited, places)
-        return both
+        return Limits(record, record.owner.version, limited, places)
 
     @staticmethod
     def subject_of_token(record: TokenRecord) -> Subject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -20,35 +21,52 @@ _ROW = np.dtype([("key", f"V{KEY_BYTES}"), ("counts", "<u2", (MAX_PROCESSES,))])
 _LOCKS = STRIPES  # behind those of the counters
 
 
-class Places(Protocol):
-    """Takes and gives back places."""
+class Place(Protocol):
+    """The places of one token or tenant."""
 
-    def take(self, subject: Subject, most: int) -> bool:
-        """Take one of `most` places; false where all are taken. Raises LimitsUnavailable."""
+    def take(self, most: int) -> bool:
+        """Take one of `most`; false where all are taken. Raises LimitsUnavailable."""
 
-    def give_back(self, subject: Subject) -> None:
+    def give_back(self) -> None:
         """Give one back that was taken in this process."""
 
 
-class OwnPlaces:
-    """Those of one process."""
+class Places(Protocol):
+    """Those of everybody."""
+
+    def of(self, subject: Subject) -> Place:
+        """Those of one. Whoever holds a place holds this too."""
+
+
+class OwnPlace:
+    """See Place."""
+
+    __slots__ = ("__weakref__", "_taken")
 
     def __init__(self) -> None:
-        self._taken: dict[bytes, int] = {}
+        self._taken = 0
 
-    def take(self, subject: Subject, most: int) -> bool:
-        """See Places."""
-        taken = self._taken.get(subject.key, 0)
-        if taken >= most:
+    def take(self, most: int) -> bool:
+        """See Place."""
+        if self._taken >= most:
             return False
-        self._taken[subject.key] = taken + 1
+        self._taken += 1
         return True
 
-    def give_back(self, subject: Subject) -> None:
+    def give_back(self) -> None:
+        """See Place."""
+        self._taken -= 1
+
+
+class OwnPlaces:
+    """Those of one process, for as long as somebody holds them; see Places."""
+
+    def __init__(self) -> None:
+        self._places: WeakValueDictionary[bytes, OwnPlace] = WeakValueDictionary()
+
+    def of(self, subject: Subject) -> OwnPlace:
         """See Places."""
-        taken = self._taken.pop(subject.key)
-        if taken > 1:
-            self._taken[subject.key] = taken - 1
+        return self._places.setdefault(subject.key, OwnPlace())
 
 
 class SharedPlaces:
@@ -63,8 +81,12 @@ class SharedPlaces:
         self._table = SlotTable(memory, offset, slots, SLOT_BYTES)
         self._rows = np.frombuffer(memory.map, _ROW, slots, offset)
 
-    def take(self, subject: Subject, most: int) -> bool:
+    def of(self, subject: Subject) -> SharedPlace:
         """See Places."""
+        return SharedPlace(self, subject)
+
+    def take(self, subject: Subject, most: int) -> bool:
+        """See Place."""
         stripe = subject.stripe % STRIPES
         self._memory.lock(_LOCKS + stripe)
         try:
@@ -82,7 +104,7 @@ class SharedPlaces:
             self._memory.unlock(_LOCKS + stripe)
 
     def give_back(self, subject: Subject) -> None:
-        """See Places. Needs no lock: the slot cannot be given away while this process's count is not 0."""
+        """See Place. Needs no lock: the slot cannot be given away while this process's count is not 0."""
         at = self._table.find(subject.stripe % STRIPES, subject.key)
         if at is not None:
             (count,) = _COUNT.unpack_from(self._table.memory, self._own(at))
@@ -97,3 +119,20 @@ class SharedPlaces:
 
     def _set(self, at: int, count: int) -> None:
         _COUNT.pack_into(self._table.memory, self._own(at), count)
+
+
+class SharedPlace:
+    """See Place."""
+
+    __slots__ = ("_places", "_subject")
+
+    def __init__(self, places: SharedPlaces, subject: Subject) -> None:
+        self._places, self._subject = places, subject
+
+    def take(self, most: int) -> bool:
+        """See Place."""
+        return self._places.take(self._subject, most)
+
+    def give_back(self) -> None:
+        """See Place."""
+        self._places.give_back(self._subject)

@@ -37,13 +37,24 @@ class TokenRecord:
     expires_at: float | None = None
     """Seconds since the epoch."""
     revoked: bool = False
-    _known: dict[tuple[str, str], bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[tuple[str, ...], bool] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Which models and addresses were found to be allowed, or not."""
 
     @property
     def tenant(self) -> str:
         """Whose it is."""
         return self.owner.name
+
+    def may_infer(self, name: str, address: str) -> bool:
+        """Whether the token may call the model `name` from an address: all of the questions below, in one look."""
+        if name in self.owner.hidden:
+            return False
+        key = ("infer", name, address)
+        allowed = self._known.get(key)
+        if allowed is None:
+            allowed = self.allows_operation("infer") and self.allows_model(name) and self.allows_address(address)
+            self._remember(key, allowed)
+        return allowed
 
     def allows_model(self, name: str) -> bool:
         """Whether the token may see and call the model `name`."""
@@ -62,14 +73,17 @@ class TokenRecord:
         return self._learn("address", text) if allowed is None else allowed
 
     def _learn(self, kind: str, text: str) -> bool:
-        if len(self._known) >= _MAX_REMEMBERED:  # names come from callers, who may invent them
-            self._known.clear()
         if kind == "model":
             allowed = any_matches([_pattern(one) for one in self.models or ()], text)
         else:
             allowed = is_in(read_address(text), self.ip_allow or ())
-        self._known[kind, text] = allowed
+        self._remember((kind, text), allowed)
         return allowed
+
+    def _remember(self, key: tuple[str, ...], allowed: bool) -> None:
+        if len(self._known) >= _MAX_REMEMBERED:  # names come from callers, who may invent them
+            self._known.clear()
+        self._known[key] = allowed
 
     def allows_operation(self, operation: str) -> bool:
         """Whether the token may do `operation`."""

@@ -2,7 +2,7 @@
 
 The control process makes it, nameless, and its workers inherit it. It has stripes; a key belongs to one of them,
 and whoever reads in order to write locks that. The locks are POSIX record locks: the kernel frees those of a
-process that ends, however it ends. A process alone has the same memory to itself, without locks.
+process that ends, however it ends.
 """
 
 from __future__ import annotations
@@ -25,21 +25,14 @@ LOCK_PATIENCE_S = 0.1
 
 
 class SharedMemory:
-    """Zeroed memory of `size` bytes: a process's own, or with `fd` that of the file which it shares."""
+    """The first `size` bytes of the file in memory that processes share."""
 
-    def __init__(self, size: int, fd: int | None = None) -> None:
+    def __init__(self, size: int, fd: int) -> None:
         self.fd = fd
-        self.map = mmap.mmap(-1 if fd is None else fd, size)
-
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may use it too."""
-        return self.fd is not None
+        self.map = mmap.mmap(fd, size)
 
     def lock(self, number: int) -> None:
         """Take one lock. Raises LimitsUnavailable after `LOCK_PATIENCE_S`."""
-        if self.fd is None:
-            return
         deadline = 0.0
         while True:
             try:
@@ -54,15 +47,13 @@ class SharedMemory:
 
     def unlock(self, number: int) -> None:
         """Give one lock back."""
-        if self.fd is not None:
-            fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, number)
+        fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, number)
 
     def close(self) -> None:
         """Let go of it. Views of it may be left, then it goes with them."""
         with suppress(BufferError):
             self.map.close()
-        if self.fd is not None:
-            os.close(self.fd)
+        os.close(self.fd)
 
 
 def new_memory_file(size: int) -> int:

@@ -56,25 +56,28 @@ class UsageBook:
 
     def __init__(self) -> None:
         self._minutes: dict[int, dict[Key, Counts]] = {}
-        self._minute = -1
+        self._minute = -1.0
         self._now: dict[Key, Counts] = {}
 
     def add(
         self, record: TokenRecord, model: str, taken: Taken, bytes_in: int, bytes_out: int, *, failed: bool
     ) -> None:
         """Count one request that was let in. `model` must be a name in service, or empty: each one is kept."""
-        minute = int(time.time() // 60)
+        minute = time.time() // 60
         if minute != self._minute:
-            self._begin(minute)
+            self._begin(int(minute))
         key = (record.owner.name, record.id, model)
         counts = self._now.get(key)
         if counts is None:
             counts = self._now[key] = Counts()
+        items, tokens, engine_ms = taken
         counts.requests += 1
-        counts.errors += failed
-        counts.items += taken.items
-        counts.tokens += taken.tokens
-        counts.engine_us += round(taken.engine_ms * 1000)
+        if failed:
+            counts.errors += 1
+        counts.items += items
+        if tokens:
+            counts.tokens += tokens
+        counts.engine_us += round(engine_ms * 1000)
         counts.bytes_in += bytes_in
         counts.bytes_out += bytes_out
 
@@ -83,7 +86,7 @@ class UsageBook:
         nothing.
         """
         taken, self._minutes = self._minutes, {}
-        self._minute = -1
+        self._minute = -1.0
         if not taken:
             return 0
         try:
@@ -108,7 +111,7 @@ class UsageBook:
         newer, self._minutes = self._minutes, taken
         for minute, by_key in newer.items():
             _merge(by_key, taken.setdefault(minute, {}))
-        self._minute = -1  # what comes next finds its place among them
+        self._minute = -1.0  # what comes next finds its place among them
 
 
 def _merge(some: dict[Key, Counts], into: dict[Key, Counts]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from core.access.limits import RateLimiter, Share, SharedLimits
 from core.access.rates import parse_rates
 from core.access.records import TokenRecord
-from core.access.slots import LOCK_PATIENCE_S, SharedMemory
+from core.access.slots import LOCK_PATIENCE_S
 from core.errors import LimitExceeded, LimitsUnavailable
 
 RATE = "3000/day"
@@ -141,11 +141,3 @@ def test_a_lock_held_by_a_process_that_is_stopped_keeps_nobody_waiting(limits: S
         holder.kill()
         holder.communicate()
     assert here.hit(_record()) is not None  # the kernel frees what the dead held
-
-
-def test_own_memory_needs_no_file() -> None:
-    memory = SharedMemory(4096)
-    memory.lock(1)
-    memory.lock(1)
-    memory.unlock(1)
-    memory.close()

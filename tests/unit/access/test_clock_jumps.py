@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.access.counters import SLOT_BYTES, Counters
+from core.access.counters import Counters, Table
 from core.access.jwt import Claims, read, sign
 from core.access.rates import parse_rates
-from core.access.slots import SharedMemory
 from core.access.windows import subject_of
 from core.errors import Unauthenticated
 
@@ -29,9 +28,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("burst", [None, 10], ids=["window", "bucket"])
 @pytest.mark.parametrize("jump_s", JUMPS_S)
-def test_a_limit_that_is_used_up(clock: list[float], jump_s: float, burst: int | None) -> None:
+def test_a_limit_that_is_used_up(clock: list[float], jump_s: float, burst: int | None, table: Table) -> None:
     subject = subject_of("x", parse_rates(["10/minute"]), burst)
-    counters = Counters(SharedMemory(1024 * SLOT_BYTES), 0, 1024)
+    counters = Counters(table)
 
     def let_in() -> int:
         return sum(counters.hit(subject)[0] == 0 for _ in range(30))

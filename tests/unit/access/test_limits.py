@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import parse
 
-from core.access.counters import SLOT_BYTES, Counters
+from core.access.counters import Counters, Table
 from core.access.limits import RateLimiter, RateUsedUp
+from core.access.own_windows import OwnWindows
 from core.access.rates import parse_rates
 from core.access.records import TokenRecord
-from core.access.slots import SharedMemory
-from core.access.windows import Window, one_more, subject_of
+from core.access.windows import LimitState, Window, one_more, subject_of
 from core.errors import LimitExceeded, LimitsUnavailable, Unprocessable
 from core.metrics import Counts
 
@@ -187,8 +187,53 @@ def test_the_short_arithmetic_of_a_window_is_the_long_one(
     assert limit.one_more(was, now_s) == one_more(limit, was, now_s)
 
 
-def test_a_burst_is_let_in_at_once_and_earned_back(clock: list[float]) -> None:
-    counters = Counters(SharedMemory(1024 * SLOT_BYTES), 0, 1024)
+@given(
+    rates=st.lists(st.sampled_from(["3/second", "5/10 second", "8/minute", "20/hour"]), min_size=1, unique=True),
+    waits_s=st.lists(
+        st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 7.5, 31.0, 59.0, 3600.0, -1.0, -61.0]), max_size=60
+    ),
+)
+def test_the_short_way_to_begun_windows_counts_as_the_long_one(rates: list[str], waits_s: list[float]) -> None:
+    subject, short, long = subject_of("robot", parse_rates(rates)), OwnWindows(1024), Counters(OwnWindows(1024))
+    usual = Counters(short)
+    now_s, begun = 1_800_000_000.0, None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: now_s)
+        for wait_s in waits_s:
+            now_s += wait_s
+            told = long.hit(subject)
+            state = None if begun is None else begun.one_more()
+            assert (usual.hit(subject) if state is None else (0.0, "", state)) == told
+            begun = short.begun([subject])
+            assert (usual.left(subject), usual.in_use()) == (long.left(subject), long.in_use())
+    assert begun is not None or not waits_s
+
+
+def test_a_window_whose_place_was_given_to_another_begins_anew(clock: list[float]) -> None:
+    table = OwnWindows(64)  # one in each stripe
+    counters = Counters(table)
+    first, second = (subject_of("robot", parse_rates([rate])) for rate in ("2/second", "2/minute"))
+    counters.hit(first)
+    begun = table.begun([first])
+    assert begun is not None
+    at = clock[0]
+    clock[0] += 5
+    counters.hit(second)
+    clock[0] = at  # set back: what was forgotten is not counted in
+    assert begun.one_more() is None
+    assert counters.hit(second)[2].remaining == 0
+
+
+def test_the_short_way_is_for_windows_alone(clock: list[float]) -> None:
+    limiter = RateLimiter()
+    bucket = TokenRecord(1, "robot", rates=parse_rates(["1/minute", "9/hour"]), burst=2)
+    assert [limiter.hit(bucket) for _ in range(2)][-1] == LimitState(2, 0, round(clock[0]) + 120)
+    with pytest.raises(LimitExceeded, match="1 per minute"):
+        limiter.hit(bucket)
+
+
+def test_a_burst_is_let_in_at_once_and_earned_back(clock: list[float], table: Table) -> None:
+    counters = Counters(table)
     subject = subject_of("robot", parse_rates(["2/second", "1000/day"]), burst=6)
     assert [counters.hit(subject)[0] == 0 for _ in range(8)] == [True] * 6 + [False] * 2
     wait_s, words, state = counters.hit(subject)
@@ -211,6 +256,19 @@ def test_places_are_held_and_given_back() -> None:
     limiter.give_back_place(taken)
     assert limiter.take_place(one)
     assert not limiter.take_place(TokenRecord(2, "free"))
+
+
+def test_places_that_are_held_count_when_the_limits_change() -> None:
+    limiter = RateLimiter()
+    record = TokenRecord(1, "robot", max_concurrency=1)
+    held = limiter.take_place(record)
+    record.owner.version += 1
+    with pytest.raises(LimitExceeded, match="1 requests at once"):
+        limiter.take_place(record)
+    with pytest.raises(LimitExceeded, match="1 requests at once"):
+        limiter.take_place(TokenRecord(1, "robot", max_concurrency=1))
+    limiter.give_back_place(held)
+    assert limiter.take_place(TokenRecord(1, "robot", max_concurrency=1))
 
 
 def test_rates_are_parsed() -> None:

@@ -43,9 +43,27 @@ def test_a_record_allows_what_one_of_its_patterns_fits() -> None:
     assert not TokenRecord(1, "robot", models=()).allows_model("dog")
 
 
+def test_one_look_says_what_the_three_questions_say() -> None:
+    anywhere = TokenRecord(1, "robot")
+    narrow = TokenRecord(
+        2, "robot", models=("model",), operations=frozenset({"infer"}), ip_allow=(read_network("192.0.2.0/24"),)
+    )
+    other = TokenRecord(3, "robot", operations=frozenset({"models"}))
+    for _ in range(2):  # found, and then remembered
+        assert anywhere.may_infer("cats", "")
+        assert narrow.may_infer("model", "192.0.2.7")
+        assert not narrow.may_infer("cats", "192.0.2.7")
+        assert not narrow.may_infer("model", "198.51.100.7")
+        assert not narrow.allows_model("192.0.2.7")
+        assert not other.may_infer("cats", "")
+    anywhere.owner.hidden = frozenset({"cats"})  # at any time
+    assert not anywhere.may_infer("cats", "")
+
+
 def test_invented_names_do_not_pile_up() -> None:
     record = TokenRecord(1, "robot", models=("*",))
     assert all(record.allows_model(f"name-{number}") for number in range(10_000))
+    assert all(record.may_infer(f"name-{number}", "") for number in range(1000))
     assert len(record._known) <= 256
     assert not record.allows_model("x" * 64)
 

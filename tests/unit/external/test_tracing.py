@@ -85,6 +85,17 @@ def test_a_ratio_of_the_requests_is_sampled_and_callers_decide_for_theirs() -> N
         assert unsampled.header[1].endswith(b"-00")
 
 
+def test_a_trace_of_our_own_is_sampled_by_its_id_and_says_so() -> None:
+    for _ in range(200):
+        begun = _tracer(0.5).begin(_scope())
+        assert begun is not None
+        sampled = int(begun.id.trace_id[16:], 16) < 1 << 63
+        assert begun.header == (b"traceparent", f"00-{begun.id.trace_id}-{begun.id.span_id}-0{sampled:d}".encode())
+        assert read_traceparent([begun.header]) == (begun.id, sampled)
+        assert (begun.trace is not None) is sampled
+        assert begun.trace is None or begun.trace.id == begun.id
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/v2/health/ready", "/metrics", "/static/app.css"])
 def test_probes_and_files_are_not_traced(path: str) -> None:
     assert _tracer(1).begin(_scope(path=path)) is None
