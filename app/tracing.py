@@ -45,24 +45,23 @@ class Caller(NamedTuple):
 
 
 class RequestTrace:
-    """The trace of one request; `trace` is None where it is not sampled, and then this is a row of digits."""
+    """The trace of one request; `trace` is None where it is not sampled, and then this is a number and no more."""
 
-    __slots__ = ("_digits", "trace")
+    __slots__ = ("_bits", "trace")
 
-    def __init__(self, digits: bytes, trace: Trace | None) -> None:
-        self._digits = digits
+    def __init__(self, bits: int, trace: Trace | None) -> None:
+        self._bits = bits
         self.trace = trace
 
     @property
     def id(self) -> SpanId:
         """The request's span."""
-        return _span_id(self._digits)
+        return _span_id(self._bits)
 
     @property
     def said(self) -> bytes:
         """The value of the answer's `traceparent`."""
-        digits = self._digits
-        return b"00-%b-%b-%b" % (digits[:32], digits[32:], b"00" if self.trace is None else b"01")
+        return b"00-%032x-%016x-%02x" % (self._bits >> 64, self._bits & _LOW_64, self.trace is not None)
 
     @property
     def header(self) -> Header:
@@ -98,15 +97,14 @@ class Tracer:
         """The trace of a request with these headers. Most are not sampled: that is asked before one is made."""
         caller = read_traceparent(headers)
         if caller is not None:
-            digits = b"%b%016x" % (caller.span.trace_id.encode(), _random(64))
+            bits = int(caller.span.trace_id, 16) << 64 | _random(64)
             sampled, parent = caller.sampled and self._bound > 0, caller.span
-            return RequestTrace(digits, Trace(_span_id(digits), parent, self._export) if sampled else None)
+            return RequestTrace(bits, Trace(_span_id(bits), parent, self._export) if sampled else None)
         bits = _random(192)
-        digits = b"%048x" % bits
         # The rule of OpenTelemetry's TraceIdRatioBased, so that servers of one ratio agree.
         if bits >> 64 & _LOW_64 >= self._bound:
-            return RequestTrace(digits, None)
-        return RequestTrace(digits, Trace(_span_id(digits), None, self._export))
+            return RequestTrace(bits, None)
+        return RequestTrace(bits, Trace(_span_id(bits), None, self._export))
 
     def enter(self, scope: Scope) -> RequestTrace | None:
         """As `begin`, for a task that works for this request alone: what it does and logs belongs to the trace."""
@@ -182,9 +180,8 @@ def _random(bits: int) -> int:
     return random.getrandbits(bits) | 1  # nosec B311
 
 
-def _span_id(digits: bytes) -> SpanId:
-    text = digits.decode()
-    return SpanId(text[:32], text[32:])
+def _span_id(bits: int) -> SpanId:
+    return SpanId(f"{bits >> 64:032x}", f"{bits & _LOW_64:016x}")
 
 
 def read_traceparent(headers: Iterable[Header]) -> Caller | None:

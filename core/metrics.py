@@ -188,8 +188,11 @@ class VersionCounts:
         buckets, sums = self.buckets, self.sums_ms
         times_ms = (queue_ms, batch_wait_ms, preprocess_ms, infer_ms, postprocess_ms, total_ms)
         for stage, ms in enumerate(times_ms):
-            buckets[stage][bisect_left(STAGE_BOUNDS_MS, ms)] += 1
-            sums[stage] += ms
+            if ms:
+                sums[stage] += ms
+                buckets[stage][bisect_left(STAGE_BOUNDS_MS, ms)] += 1
+            else:  # many a request has none of a stage
+                buckets[stage][0] += 1
 
     def waited(self, load_ms: float) -> None:
         """Count that one answer had to wait for its model's load, beside its other times."""
