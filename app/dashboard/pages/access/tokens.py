@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import Path, Query, Request
@@ -93,6 +93,8 @@ class TokenForm(LimitsForm):
     models: list[str] | None = None
     operations: list[str] | None = None
     days: int | None = Field(None, ge=1, le=3650)
+    ends_on: date | None = Field(None, lt=date(2200, 1, 1))
+    """The last day, in UTC; counts where it is given."""
     keep_end: bool = False
     """Whether it ends when it did before, whatever `days` says."""
     ip_allow: list[str] | None = None
@@ -103,6 +105,13 @@ class TokenForm(LimitsForm):
     def _by_commas(cls, value: str | list[str] | None) -> list[str] | None:
         return lines(value)
 
+    @field_validator("ends_on")
+    @classmethod
+    def _to_come(cls, value: date | None) -> date | None:
+        if value is not None and value < datetime.now(UTC).date():
+            raise ValueError("That day is over.")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _end(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +121,10 @@ class TokenForm(LimitsForm):
 
     def fields(self) -> dict[str, object]:
         """As `create_token` and `change_token` take them."""
-        said = self.model_dump(exclude={"days", "keep_end"})
-        if not self.keep_end:
+        said = self.model_dump(exclude={"days", "ends_on", "keep_end"})
+        if self.ends_on is not None:
+            said["expires_at"] = datetime.combine(self.ends_on + timedelta(days=1), time(), UTC)
+        elif not self.keep_end:
             said["expires_at"] = None if self.days is None else datetime.now(UTC) + timedelta(days=self.days)
         return said
 
@@ -160,13 +171,6 @@ class FormPage(Page):
     def lives(self) -> tuple[tuple[str, str], ...]:
         """When it can end."""
         return LIVES if self.token is None else ((KEEP, "as it is now"), *LIVES)
-
-    @property
-    def chosen(self) -> frozenset[str]:
-        """The operations that are ticked."""
-        if self.form.texts:
-            return frozenset(self.form.texts.get("operations", "").split(", "))
-        return frozenset((self.token.operations or ()) if self.token is not None else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,13 +127,14 @@ async def show(request: Request, user_id: UserId, _: Admin, house: House) -> Res
 
 @router.post("/access/users/{user_id}/change")
 async def change(request: Request, user_id: UserId, admin: Admin, house: House) -> Response:
-    """Another role, or disabled, or enabled again."""
+    """Another role; disabled, or enabled again; whether another password is asked for at the next sign-in."""
     form = await request.form()
     changes: dict[str, object] = {}
     if form.get("role") in dict(ROLES):
         changes["role"] = form["role"]
-    if form.get("disabled") in ("true", "false"):
-        changes["disabled"] = form["disabled"] == "true"
+    for name in ("disabled", "must_change_password"):
+        if form.get(name) in ("true", "false"):
+            changes[name] = form[name] == "true"
     try:
         async with house.database.transaction() as session:
             await change_user(session, user_id, changes, actor_of(request, admin))

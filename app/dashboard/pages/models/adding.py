@@ -24,8 +24,8 @@ from core.tasks.registry import task_names
 from schemas.base import Answer
 
 router = pages()
-_NEW: Final = frozenset({"name", "task", "description"})
-_NEXT: Final = frozenset({"task"})
+_NEW: Final = frozenset({"name", "task", "description", "manifest"})
+_NEXT: Final = frozenset({"manifest"})
 
 
 class NewModel(Answer):
@@ -71,7 +71,8 @@ async def upload_model(request: Request, user: Operator, house: House) -> Respon
 
     try:
         form = await receive_upload(request, user, house, _NEW, check)
-        told = Told(form.filename, said.get("task") or None, said.get("description") or None)
+        manifest = said.get("manifest") or None
+        told = Told(form.filename, said.get("task") or None, said.get("description") or None, manifest)
         added = await house.uploads.add_model(form.file, said["name"], told, actor_of(request, user))
     except Forbidden:
         raise
@@ -91,8 +92,8 @@ async def upload_version(request: Request, name: ModelName, user: Operator, hous
         await house.uploads.check_existing(name)
 
     form = await receive_upload(request, user, house, _NEXT, check)
-    task = form.fields.get("task") or None
-    added = await house.uploads.add_version(form.file, name, Told(form.filename, task), actor_of(request, user))
+    told = Told(form.filename, manifest=form.fields.get("manifest", "").strip() or None)
+    added = await house.uploads.add_version(form.file, name, told, actor_of(request, user))
     return _added(request, house, *added)
 
 

@@ -37,6 +37,8 @@ class ImportForm(BaseModel):
     source: str = Field(max_length=1024)
     name: str = Field(max_length=63)
     task: str | None = Field(None, max_length=64)
+    description: str | None = Field(None, max_length=4000)
+    manifest: str | None = Field(None, max_length=1 << 19)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ async def start(request: Request, user: Operator, house: House) -> Response:
     form = fill(ImportForm, await request.form())
     status = 422
     if form.value is not None:
-        told = Told(task=form.value.task)
+        said = form.value
+        told = Told(task=said.task, description=said.description, manifest=said.manifest)
         try:
-            row = await house.imports.start(form.value.source, form.value.name, told, actor_of(request, user))
+            row = await house.imports.start(said.source, said.name, told, actor_of(request, user))
             return _told(request, f"{row.source} is being fetched as {row.model}.")
         except PlatformError as error:
             form, status = form.refused(error), error.status

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 from fastapi import Path, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from app.dashboard.cookies import flash
 from app.dashboard.forms import Filled, fill
 from app.dashboard.guard import Operator, Viewer, pages
+from app.dashboard.pages.access.tabs import lines
 from app.dashboard.pages.models.model import Head, ModelName, ModelPage, VersionNumber, load_head, model_path
 from app.dashboard.rendering import fragment, render
 from app.dashboard.scatter import HEIGHT, WIDTH, Axis, axes
@@ -25,6 +26,7 @@ from core.control.following import follow, unfollow
 from core.control.optimising import begin
 from core.control.searches import cancel
 from core.database.repositories.optimisations import UNDER_WAY, Optimisations
+from core.engines.registry import engine_names
 from core.errors import PlatformError
 from schemas.optimisations import OptimisationAnswer, OptimisePost, TrialAnswer
 
@@ -39,7 +41,14 @@ class SearchForm(BaseModel):
     objective: str = Field("latency", pattern="^(latency|throughput|memory)$")
     loss_percent: float = Field(1.0, ge=0, le=100)
     budget_s: float = Field(180, ge=5, le=86_400)
+    engines: list[str] | None = None
+    precisions: list[Literal["fp32", "bf16", "fp16", "int8"]] | None = None
     apply: bool = False
+
+    @field_validator("engines", "precisions", mode="before")
+    @classmethod
+    def _several(cls, value: str | list[str] | None) -> list[str] | None:
+        return lines(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,12 @@ class OptimiserPage(ModelPage):
     search: OptimisationAnswer | None
     followed: bool
     form: Filled[SearchForm] = field(default_factory=Filled)
+    precisions: tuple[str, ...] = _COLOURED
+
+    @property
+    def engines(self) -> list[str]:
+        """Those that a search may be held to."""
+        return engine_names()
 
     @property
     def running(self) -> bool:
@@ -150,6 +165,8 @@ async def start(
                 "objective": said.objective,
                 "max_accuracy_loss": said.loss_percent / 100,
                 "budget_s": said.budget_s,
+                "engines": said.engines,
+                "precisions": said.precisions,
                 "apply": said.apply,
             }
         )
