@@ -28,7 +28,7 @@ def test_limits_of_going_back_and_live_samples_are_set_by_pages(dashboard: Site,
     page = visit.open(f"/dashboard/models/{MODEL}/deployment")
     expect(page.get_by_label("Watched for")).not_to_be_visible()
     open_by_keys(page, "Go back by itself")
-    limit = page.get_by_label("Errors, more than")
+    limit = page.get_by_label("Errors over")
     expect(limit).to_have_value("5")
     expect(limit).to_have_accessible_description(
         "Of its own requests: a caller's mistake and a full queue are none."

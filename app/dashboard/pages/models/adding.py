@@ -25,7 +25,7 @@ from schemas.base import Answer
 
 router = pages()
 _NEW: Final = frozenset({"name", "task", "description", "manifest"})
-_NEXT: Final = frozenset({"manifest"})
+_NEXT: Final = frozenset({"task", "manifest"})
 
 
 class NewModel(Answer):
@@ -92,7 +92,8 @@ async def upload_version(request: Request, name: ModelName, user: Operator, hous
         await house.uploads.check_existing(name)
 
     form = await receive_upload(request, user, house, _NEXT, check)
-    told = Told(form.filename, manifest=form.fields.get("manifest", "").strip() or None)
+    task, manifest = form.fields.get("task") or None, form.fields.get("manifest", "").strip() or None
+    told = Told(form.filename, task, manifest=manifest)
     added = await house.uploads.add_version(form.file, name, told, actor_of(request, user))
     return _added(request, house, *added)
 
