@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from core.serving.gathering import MOST, Gathering
+from core.serving.gathering import MOST, WORTH_S, Gathering
 
 pytestmark = pytest.mark.anyio
 SOON_S = 30.0
@@ -40,6 +42,31 @@ async def test_what_is_called_in_one_turn_is_answered_in_one_turn(threads: Threa
     counting.cancel()
     assert [number for _, number in answered] == list(range(10))
     assert len({when for when, _ in answered}) == 1
+
+
+async def test_what_is_done_at_once_is_not_worth_a_second_thread_and_what_takes_long_is(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    gathering = Gathering(threads)
+    both = threading.Barrier(2)
+
+    def quick() -> int:
+        return threading.get_ident()
+
+    def long() -> bool:
+        until = time.thread_time() + 2 * WORTH_S
+        while time.thread_time() < until:
+            pass
+        return both.wait(SOON_S) >= 0
+
+    async def four(function: Callable[[], Any]) -> list[Any]:
+        return list(await asyncio.gather(*(gathering.call(function) for _ in range(4))))
+
+    await four(quick)
+    assert len(set(await four(quick))) == 1
+    assert await four(long) == [True] * 4  # nothing is known yet
+    assert await four(long) == [True] * 4
 
 
 async def test_an_error_is_its_own_calls_alone(threads: ThreadPoolExecutor) -> None:
