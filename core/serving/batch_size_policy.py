@@ -69,7 +69,7 @@ class BatchCosts:
 
     def observe(self, items: int, seconds: float) -> None:
         """Learn from one batch."""
-        size = _class_of(items)
+        size = class_of(items)
         cost, known = seconds / items, self._costs.get(size)
         self._costs[size] = cost if known is None else min(cost, known * FADE)
         self._batches += 1
@@ -79,16 +79,17 @@ class BatchCosts:
         if self._batches % EXPLORE_EVERY == 0:
             self.limit = min(self.max_batch, 2 * self.usual)
 
-    def together(self) -> int:
-        """How many items to run at a time where nobody gets an answer before all are done: what costs the least.
+    def together(self, items: int) -> int:
+        """How many of so many to run at a time where nobody gets an answer before all are done.
 
-        Now and then half or twice as many.
+        About as many as cost the least, in even runs. Now and then half or twice as many.
         """
         self._together += 1
         size = min(self._costs, key=self._costs.__getitem__) if len(self._costs) > 1 else self.max_batch
         if self._together % TRY_EVERY == 0:
             size = size // 2 if self._together % (2 * TRY_EVERY) else 2 * size
-        return max(1, min(size, self.max_batch))
+        runs = max(1, round(items / max(1, size)))
+        return min(self.max_batch, -(-items // runs))
 
     @property
     def seconds_an_item(self) -> Costs:
@@ -100,6 +101,6 @@ class BatchCosts:
         return why(self._costs, self.max_batch)
 
 
-def _class_of(items: int) -> int:
-    """Sizes are told apart up to 4, and beyond by the power of two below."""
+def class_of(items: int) -> int:
+    """Sizes that cost about the same: they are told apart up to 4, and beyond by the power of two below."""
     return items if items <= 4 else 1 << (items.bit_length() - 1)

@@ -17,6 +17,7 @@ from core.serving.deadlines import Deadlines
 from core.serving.engine_worker import Batch, EngineWorker
 from core.serving.ragged import Room
 from core.serving.request_queue import QueuedRequest, RequestQueue
+from core.serving.sibling_policy import Family, SiblingSlots
 from core.serving.slot_policy import Demand, SlotBounds, share, slots_for, threads_for
 from core.serving.trace import batch_run
 
@@ -54,6 +55,8 @@ class Batcher:
         self.on_hung: Callable[[EngineWorker], None] | None = None
         """Called with a slot whose batch has outlived every deadline in it by `HANG_GRACE_S`."""
         self._loop = loop
+        self._sibling_slots = SiblingSlots(bounds) if bounds is not None and not bounds.fixed else None
+        self._family: Family | None = None
         self._free: list[EngineWorker] = []
         self._busy = 0
         self._running_items = 0
@@ -128,6 +131,7 @@ class Batcher:
         if batch.longest:
             self._mean_length = sum([request.length for request in batch.requests]) / batch.items
         self._learn(batch)
+        self._learn_of_family(batch)
         self._deliver(batch)
         self._pump()
         self._note_idle()
@@ -138,6 +142,12 @@ class Batcher:
             seconds = batch.busy_s * batch.share * batch.run_items / batch.items
             costs.observe(batch.run_items * size, seconds)
 
+    def _learn_of_family(self, batch: Batch) -> None:
+        family = self._family
+        if family is not None and self._sibling_slots is not None and family.ended(batch.items):
+            self._sibling_slots.observe(family.items, family.slots, batch.ended_at - family.since)
+            self._family = None
+
     def _wake(self) -> None:
         # Later in this turn of the loop, so that requests which arrive together run together.
         if not self._pump_due and self._free:
@@ -147,10 +157,10 @@ class Batcher:
     def _pump(self) -> None:
         self._pump_due = False
         while self._free and self.queue.waiting:
-            slots = self.slots
+            now = time.monotonic()
+            slots = self._slots_now(now)
             if slots is not None and self._busy >= slots:
                 return
-            now = time.monotonic()
             limit = self.costs.limit
             decision = decide(self.queue.lanes(), now, self.policy, limit)
             if not isinstance(decision, Take):
@@ -159,12 +169,21 @@ class Batcher:
                 return
             part = self._part_of_siblings(slots)
             if part:
-                limit = self.costs.together()
+                limit = self.costs.together(part)
             room = Room(self.policy.max_batch, self.token_costs.limit)
             requests = self._still_wanted(self.queue.take(decision.lanes, part or limit, room), now)
             if requests:
                 self._start(requests, now, limit, slots)
         self._note_idle()
+
+    def _slots_now(self, now: float) -> int | None:
+        """How many batches may run side by side; for siblings that have the machine to themselves, as is best."""
+        siblings = self.queue.siblings
+        if self._sibling_slots is None or not siblings or siblings < self.queue.waiting:
+            self._family = None
+        elif not self._busy:
+            self._family = Family(siblings, self._sibling_slots.choose(siblings), now)
+        return self.slots if self._family is None else self._family.slots
 
     def _part_of_siblings(self, slots: int | None) -> int:
         queue, side_by_side = self.queue, len(self._free) + self._busy if slots is None else slots

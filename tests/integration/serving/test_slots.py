@@ -157,6 +157,54 @@ async def test_bounds_hold() -> None:
         assert engine.most == 3
 
 
+def family(runner: LocalRunner, count: int) -> list[asyncio.Task[RunResult]]:
+    runner.admit(count)
+    ask = [runner.run(X, 1, priority=5, deadline=time.monotonic() + 20, sibling=True) for _ in range(count)]
+    return [asyncio.create_task(one) for one in ask]
+
+
+def item_s(runner: LocalRunner) -> dict[Any, float]:
+    assert runner._batcher is not None
+    assert runner._batcher._sibling_slots is not None
+    return runner._batcher._sibling_slots._item_s
+
+
+async def test_siblings_run_together_then_side_by_side_and_then_as_took_less() -> None:
+    async with gated(max_instances=2, cores=2, max_batch=16) as (runner, engine):
+        tasks = family(runner, 10)
+        await busy(runner, engine, 1)
+        assert engine.threads == [2]
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        engine.gate.clear()
+        engine.threads.clear()
+        tasks = family(runner, 10)
+        await busy(runner, engine, 2)
+        assert engine.threads == [1, 1]
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        learned = item_s(runner)
+        assert len(learned) == 2
+        learned.update({way: 2.0 if way.side_by_side else 1.0 for way in learned})
+        engine.threads.clear()
+        await asyncio.gather(*family(runner, 10))
+        assert set(engine.threads) == {2}
+        sizes = (await runner.stats()).batch_sizes
+    assert sizes == {10: 2, 5: 1, 3: 1, 1: 2}
+
+
+async def test_siblings_beside_others_are_nobody_special() -> None:
+    async with gated(max_instances=2, cores=2, max_batch=1) as (runner, engine):
+        first = ask(runner)
+        await busy(runner, engine, 1)
+        tasks = [*family(runner, 4), ask(runner)]
+        await busy(runner, engine, 2)
+        assert engine.threads == [2, 1]
+        engine.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert not item_s(runner)  # nothing was learned of them
+
+
 async def test_an_engine_that_runs_one_at_a_time_stays_one_a_slot() -> None:
     made = []
 

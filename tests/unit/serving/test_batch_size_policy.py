@@ -108,11 +108,21 @@ def test_one_batch_in_many_may_be_twice_as_large() -> None:
 
 def test_siblings_are_run_as_costs_least_and_now_and_then_otherwise() -> None:
     costs = BatchCosts(16)
-    assert costs.together() == 16  # nothing is known
+    assert costs.together(16) == 16  # nothing is known
     costs = BatchCosts(16)
     for items, seconds in ((1, 1.0), (4, 3.88), (8, 8.0)):
         costs.observe(items, seconds)
     assert costs.limit == 1  # not worth the wait for strangers
-    sizes = [costs.together() for _ in range(2 * TRY_EVERY)]
+    sizes = [costs.together(16) for _ in range(2 * TRY_EVERY)]
     assert sizes.count(4) == 2 * TRY_EVERY - 2
     assert (sizes[TRY_EVERY - 1], sizes[-1]) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("items", "best", "run"), [(10, 8, 10), (12, 8, 6), (20, 8, 10), (10, 4, 5), (10, 1, 1), (3, 8, 3), (1, 8, 1)]
+)
+def test_siblings_are_run_in_even_parts_of_about_what_costs_least(items: int, best: int, run: int) -> None:
+    costs = BatchCosts(16)
+    for size in (1, 2, 4, 8):
+        costs.observe(size, size * (1.0 if size == best else 2.0))
+    assert costs.together(items) == run
