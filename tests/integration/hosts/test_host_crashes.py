@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.control.hosted import HostedRunner
 from core.errors import DeadlineExceeded, PlatformError, RunFailed, ShuttingDown
 from core.serving.host_client import HostClient
+from core.serving.trace import Noting, Trace, new_id
 from tests.integration.hosts.hosting import POISON, call, holdings, hosted, until, until_busy, until_restarts
 
 
@@ -111,6 +113,7 @@ def test_deadlines_and_leaving_while_the_host_is_away(tmp_path: Path) -> None:
             with pytest.raises(DeadlineExceeded):
                 await call(runner, 3, timeout_s=0.2)
             assert time.monotonic() - before < 2
+            await _has_one_span_for_what_is_not_known(runner)
             leaving.cancel()
             assert (await staying)[0, 0] == 2
             assert time.monotonic() - before > 2
@@ -183,3 +186,15 @@ def test_a_crash_of_a_process_that_shares_the_host_with_others(tmp_path: Path) -
             await other.close()
 
     asyncio.run(main())
+
+
+async def _has_one_span_for_what_is_not_known(runner: HostedRunner) -> None:
+    """Whether a request waited or ran in a host that has not told is not made up in its trace."""
+    trace = Trace(new_id(), None, lambda trace, ended: None)
+    runner.admit(1)
+    x, began = np.ones((1, 2), np.float32), time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await runner.run({"x": x}, 1, priority=5, deadline=began + 0.1, noting=Noting(trace, "test", 1))
+    (stage,) = trace.stages
+    assert (stage.name, stage.error) == ("host", "deadline_exceeded")
+    assert began <= stage.since <= began + 0.1 <= stage.until + 0.01
