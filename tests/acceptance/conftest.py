@@ -26,6 +26,10 @@ def tensors(demo: Demo) -> Demo:
     return demo
 
 
+DRAIN_S = 20.0
+"""So long what is under way may take that took a second or two when nothing else ran."""
+
+
 @dataclass(frozen=True)
 class Slow:
     """A server with a model, `slow`, that takes about as many seconds as it is asked to."""
@@ -47,12 +51,16 @@ class Slow:
     def begin_two(self, seconds: float, token: str | None = None) -> list[Future[httpx.Response]]:
         """One request that runs and one that waits for it, both certainly under way. Needs `max_batch` 1."""
         first = self.begin(seconds, token)
-        wait_until("A request that runs", self._runs, every_s=0.005)
+        self.wait_running()
         calls = [first, self.begin(0.01, token)]
         wait_until(
             "A request that waits", lambda: self.server.observed("slow")["queue"]["depth"] == 1, every_s=0.005
         )
         return calls
+
+    def wait_running(self) -> None:
+        """Wait until the engine is at work."""
+        wait_until("A request that runs", self._runs, every_s=0.005)
 
     def _runs(self) -> bool:
         return (
@@ -67,7 +75,8 @@ class Slow:
 
 @pytest.fixture(scope="session")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
-    with RunningServer(tmp_path_factory.mktemp("slow")) as server, _slow_on(server) as slow:
+    drain = {"PULVINAR_SERVER__DRAIN_S": str(DRAIN_S)}
+    with RunningServer(tmp_path_factory.mktemp("slow"), drain) as server, _slow_on(server, DRAIN_S) as slow:
         yield slow
 
 
@@ -79,14 +88,16 @@ def slow(slow_server: Slow) -> Slow:
 
 
 @pytest.fixture
-def own_slow(start_server: StartServer) -> Iterator[Slow]:
-    """The same on a server of the test's own, which may be stopped."""
-    with _slow_on(start_server()) as slow:
+def own_slow(start_server: StartServer, request: pytest.FixtureRequest) -> Iterator[Slow]:
+    """The same on a server of the test's own, which may be stopped; its drain may be said as a parameter."""
+    drain_s: float = getattr(request, "param", DRAIN_S)
+    with _slow_on(start_server({"PULVINAR_SERVER__DRAIN_S": str(drain_s)}), drain_s) as slow:
         yield slow
 
 
 @contextmanager
-def _slow_on(server: RunningServer) -> Iterator[Slow]:
+def _slow_on(server: RunningServer, drain_s: float) -> Iterator[Slow]:
+    server.drain_s = drain_s
     server.upload("slow", onnx_models.counting())
     server.deploy("slow", max_batch=1, max_instances=1)
     token = server.token()

@@ -62,8 +62,11 @@ def test_a_token_s_places_at_once(slow: Slow) -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_deadline_that_passes(slow: Slow, waits: bool) -> None:
-    slow.deploy(timeout_ms=200)
-    calls = slow.begin_two(2.0) if waits else [slow.begin(2.0)]
+    slow.deploy(timeout_ms=300)
+    calls = [slow.begin(3.0)]
+    if waits:
+        slow.wait_running()
+        calls.append(slow.begin(0.01))
     for call in calls:
         refused(call.result(), 504, "deadline_exceeded", "deadline")
     wait_until("A free slot", lambda: slow.call(0.01).status_code == 200)
@@ -103,6 +106,7 @@ def test_a_stop_answers_what_is_under_way(own_slow: Slow) -> None:
     own_slow.server.wait_stopped()
 
 
+@pytest.mark.parametrize("own_slow", [3.0], indirect=True)
 def test_a_stop_does_not_wait_for_ever(own_slow: Slow) -> None:
     own_slow.server.expected_in_log.append("Cancel 1 running task(s), timeout graceful shutdown exceeded")
     call = own_slow.begin(12)  # far more than the drain, also where the machine was busy when it was measured

@@ -329,8 +329,7 @@ def test_ten_rollbacks_under_load_fail_nobody(rollouts: Rollouts) -> None:
 
 def test_a_version_loads_while_another_serves(rollouts: Rollouts) -> None:
     with Load(rollouts) as load:
-        generation = rollouts.put(live(HEAVY))
-        during = wait_until("The load", lambda: _bringing_up(rollouts, HEAVY), every_s=0.002)
+        generation, during, _ = _caught_loading(load, HEAVY)
         assert {row["version"]: row["state"] for row in during["versions"]}[GOOD] == "serving"
         answered = len(load.answers)
         rollouts.server.wait_generation("m", generation)
@@ -340,20 +339,32 @@ def test_a_version_loads_while_another_serves(rollouts: Rollouts) -> None:
     assert load.answers[-1][1] == HEAVY
 
 
-def _bringing_up(rollouts: Rollouts, version: int) -> dict[str, Any] | None:
-    observed = rollouts.server.observed("m")
-    states = {row["version"]: row["state"] for row in observed["versions"]}
-    return observed if states.get(version) in ("loading", "warming") else None
+def _caught_loading(load: Load, version: int) -> tuple[int, dict[str, Any], int]:
+    """Desire a version in the place of the first, and catch it as it is brought up; missed, it is begun again.
+
+    Answers the generation, what was observed, and how many answers there were before.
+    """
+    rollouts = load.rollouts
+    for _ in range(10):
+        before = len(load.answers)
+        generation, observed = rollouts.put(live(version)), rollouts.server.observed("m")
+        while observed["generation"] < generation or observed["state"] != "serving":
+            states = {row["version"]: row["state"] for row in observed["versions"]}
+            if states.get(version) in ("loading", "warming"):
+                return generation, observed, before
+            observed = rollouts.server.observed("m")
+        rollouts.serve(live(GOOD))
+        load.wait_for(20)  # among them all that was under way
+    raise AssertionError("The load was never seen")
 
 
 def test_a_newer_change_ends_a_load_under_way(rollouts: Rollouts) -> None:
     with Load(rollouts) as load:
-        rollouts.put(live(HEAVY))
-        wait_until("The load", lambda: _bringing_up(rollouts, HEAVY), every_s=0.002)
+        _, _, before = _caught_loading(load, HEAVY)
         observed = rollouts.serve(live(OTHER))
         load.wait_for(20)
     assert load.failures == []
-    assert HEAVY not in {version for _, version, _ in load.answers}
+    assert HEAVY not in {version for _, version, _ in load.answers[before:]}
     assert load.answers[-1][1:] == (OTHER, 3)
     assert HEAVY not in {row["version"] for row in observed["versions"]}
 
@@ -383,15 +394,14 @@ def test_a_stop_during_a_swap(start_server: StartServer) -> None:
     rollouts = Rollouts(server, server.token())
     rollouts.serve(live(1))
     with Load(rollouts) as load:
-        rollouts.put(live(2))
-        wait_until("The load", lambda: _bringing_up(rollouts, 2), every_s=0.002)
+        generation, _, _ = _caught_loading(load, 2)
         server.terminate()
         server.process.wait(server.drain_s + 10)
     answered = [status for status, _, _ in load.answers if status]
     assert set(answered) <= {200, 503}, Counter(answered)
     server.wait_stopped()
     server.start()
-    server.wait_generation("m", 2)
+    server.wait_generation("m", generation)
     assert rollouts.version() == 2
 
 

@@ -154,11 +154,20 @@ def test_a_request_under_way_when_the_host_dies_leaves_no_memory_behind(tmp_path
                 """What went with a process is closed in turns of the loop that come after its restart."""
                 return all(now <= then for now, then in zip(holdings(), settled, strict=True))
 
+            enough = asyncio.Event()
+
+            async def keep_calling() -> None:
+                """One call is over before a busy machine has looked whether it runs."""
+                while not enough.is_set():
+                    await call(runner, large)
+
             for death in range(1, 6):
-                calls = [asyncio.create_task(call(runner, large)) for _ in range(4)]
+                enough.clear()
+                calls = [asyncio.create_task(keep_calling()) for _ in range(4)]
                 await until_busy(runner)
                 pid = await until("a host", lambda: runner.process.pid)
                 os.kill(pid, signal.SIGKILL)
+                enough.set()
                 await asyncio.gather(*calls)
                 await until_restarts(runner, death)
                 del calls
