@@ -106,7 +106,7 @@ def test_a_hub_without_ranges_is_read_from_the_start(hub: HubStandIn, tmp_path: 
 
 def test_a_stall_is_noticed_and_the_transfer_taken_up(hub: HubStandIn, tmp_path: Path) -> None:
     hub.faults.stall_after["onnx/model.onnx"] = [200_000]
-    assert fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, stall_s=0.3)[1] == MODEL
+    assert fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, stall_s=1)[1] == MODEL
     assert [one.range for one in hub.requests_of("kept/")] == [None, "bytes=200000-"]
 
 
@@ -115,7 +115,7 @@ def test_a_source_that_stalls_for_ever_is_given_up_and_the_next_try_goes_on(
 ) -> None:
     hub.faults.stall_after["onnx/model.onnx"] = [120_000, *[0] * 20]
     with pytest.raises(SourceUnavailable, match="what has come is kept"):
-        fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, stall_s=0.1)
+        fetch(tmp_path, "hf:acme/cats", hub_url=hub.url, stall_s=0.5)
     assert 2 <= len(hub.requests_of("kept/")) <= 10
     assert max(partial_sizes(tmp_path)) == 120_000
     hub.faults.stall_after.clear()
