@@ -113,6 +113,8 @@ class Pipeline:
         """See Target. Raises InvalidInput, QueueFull, DeadlineExceeded, and the errors of its nodes, named."""
         if request.raw and not self._signature.outputs:
             raise InvalidInput("This pipeline answers no tensors; call it by the native API.")
+        if request.sequence is not None:
+            raise InvalidInput("A pipeline keeps nothing from one request to the next: it takes no sequences.")
         payloads = request.payloads if request.payloads is not None else [None]
         started = time.monotonic()
         deadline = request.deadline or started + self.options.timeout_ms / 1000

@@ -22,7 +22,7 @@ from core.media.images import Decoded
 from core.pipelines.trace import MOST_CALLS, Trace
 from core.serving.catalogue import Served, Share
 from core.serving.idle_model import IdleModel, IdleVersion
-from core.serving.request import InferenceRequest
+from core.serving.request import InferenceRequest, SequencePart
 from core.signature import Signature
 from tests.unit.pipelines.facts import CASCADE
 from tests.unit.pipelines.targets import (
@@ -136,6 +136,15 @@ async def test_a_single_model_gets_the_file_itself() -> None:
     async with pipeline(text, seen) as (line, _):
         await line.infer(ask())
     assert (seen.asked[0].payloads or ())[0].data == photo().data
+
+
+async def test_a_part_of_a_sequence_is_refused() -> None:
+    text = "inputs: {photo: image}\nnodes:\n  d: {model: detector, input: photo}\noutputs: {a: d}"
+    seen = detector(boxes(1))
+    async with pipeline(text, seen) as (line, _):
+        with pytest.raises(InvalidInput, match="keeps nothing from one request to the next"):
+            await line.infer(ask(sequence=SequencePart("7", start=True)))
+    assert not seen.asked
 
 
 async def test_branches_run_beside_each_other() -> None:
