@@ -147,6 +147,8 @@ def test_items_of_one_request_run_side_by_side_and_share_batches() -> None:
         async with serving(engine, instances=1) as deployment:
             engine.gate.clear()
             blocker = asyncio.create_task(deployment.infer(asking(1)))
+            while not (await deployment.stats()).busy:
+                await asyncio.sleep(0.001)
             call = asyncio.create_task(deployment.infer(asking(1, 2, 3)))
             while (await deployment.stats()).depth < 3:
                 await asyncio.sleep(0.001)
