@@ -26,6 +26,13 @@ from core.tasks.stepped import SteppedTask, Steps
 from core.tasks.streams import Answers, StreamedTask, TaskStream
 
 
+def _work(seconds: float = 0.001) -> None:
+    """What a run costs whatever its size: with less, chance would say what size of batches is worth taking."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 class Doubler(Engine):
     name = "doubler"
     formats = ()
@@ -46,6 +53,7 @@ class Doubler(Engine):
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         self.gate.wait(10)
+        _work()
         self.batches.append(len(inputs["x"]))
         if np.isnan(inputs["x"]).any():
             raise RunFailed("Not a number.")
@@ -150,7 +158,8 @@ def test_items_of_one_request_run_side_by_side_and_share_batches() -> None:
             while not (await deployment.stats()).busy:
                 await asyncio.sleep(0.001)
             call = asyncio.create_task(deployment.infer(asking(1, 2, 3)))
-            while (await deployment.stats()).depth < 3:
+            assert isinstance(deployment.runner, LocalRunner)
+            while deployment.runner._queue.waiting < 3:
                 await asyncio.sleep(0.001)
             engine.gate.set()
             await blocker
