@@ -202,7 +202,10 @@ class RunningServer:
 
     def wait_stopped(self) -> None:
         """Wait for the end of a process that was asked to stop; it must be an orderly one."""
-        code = self.process.wait(self.drain_s + 20)  # then 10 s for a run that goes on, and 5 at last
+        try:
+            code = self.process.wait(self.drain_s + 20)  # then 10 s for a run that goes on, and 5 at last
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"the server did not end:\n{self.log()[-4000:]}") from error
         self.client.close()
         self._process = None
         assert code == 0, f"the server ended with {code}:\n{self.log()[-4000:]}"
