@@ -108,3 +108,26 @@ def from_png(text: str) -> np.ndarray:
 def from_runs(runs: dict[str, list[int]]) -> np.ndarray:
     height, width = runs["size"]
     return np.repeat(np.arange(len(runs["counts"])) % 2, runs["counts"]).reshape(width, height).T.astype(bool)
+
+
+def detector(path: Path, layout: str) -> Path:
+    """The boxes of `instance_model` alone: `output0` [batch, 4 + 5, 64], or as YOLOv5's [batch, 64, 4 + 1 + 5]."""
+    chance = np.random.default_rng(4)
+    values = 4 + CLASSES + (layout == "yolov5")
+    spans = [SIDE, SIDE, 40, 40] + [1] * (values - 4)
+    weights = {
+        "kernel": kernels(chance, values, 8),
+        "range": np.array(spans, np.float32).reshape(1, values, 1),
+        "rows": np.array([0, values, -1], np.int64),
+    }
+    last = "boxes" if layout == "yolov5" else "output0"
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel"], ["head"], strides=[8, 8]),
+        helper.make_node("Reshape", ["head", "rows"], ["flat"]),
+        helper.make_node("Sigmoid", ["flat"], ["shares"]),
+        helper.make_node("Mul", ["shares", "range"], [last]),
+    ]
+    if layout == "yolov5":
+        nodes.append(helper.make_node("Transpose", ["boxes"], ["output0"], perm=[0, 2, 1]))
+    shape: list[int | str] = ["batch", 64, values] if layout == "yolov5" else ["batch", values, 64]
+    return save(path, nodes, {"output0": shape}, weights)

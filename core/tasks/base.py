@@ -129,6 +129,10 @@ class Task(ABC):
         """A piece of media that the task takes; None for pictures and recordings, which are alike, and tensors."""
         return None
 
+    def example_parameters(self) -> dict[str, Any]:
+        """What a call has to say beside its media, where the model has no default for it."""
+        return {}
+
     def probe(self, run: Callable[[Tensors], Tensors]) -> None:  # noqa: B027 (most have no bounds of their own)
         """Try the model in validation at the bounds of what may be sent; `run` raises RunFailed.
 

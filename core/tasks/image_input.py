@@ -161,9 +161,12 @@ class ImageInput:
                     np.take(self._tables[channel], pixels[:, :, channel], out=plane, mode="clip")
         else:
             levels = self._levels(image.pixels, box)
-            levels *= self._factors[:, None, None]
             for plane, channel in zip(planes, self._channels, strict=True):
-                np.add(levels[channel], self._offsets[channel], out=plane)
+                if plane.dtype == levels.dtype:  # there, samples lie side by side, and in the levels they do not
+                    np.multiply(levels[channel], self._factors[channel], out=plane)
+                    plane += self._offsets[channel]
+                else:  # rounded once, at the end
+                    np.add(levels[channel] * self._factors[channel], self._offsets[channel], out=plane)
         inner, top, left = self._size, 0, 0
         if self._resize.mode == "letterbox":
             inner, top, left = resize.inside(box, self._size, self._resize.align)

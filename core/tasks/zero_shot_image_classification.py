@@ -27,6 +27,7 @@ from core.tasks.vectors import Vectors, checked, normalized
 MAX_LABELS: Final = 200
 """That a call may ask for."""
 _MAX_CHARACTERS: Final = 500
+_EXAMPLE: Final = "thing"
 _MAX_FILE_BYTES: Final = 256 << 20
 
 
@@ -108,12 +109,16 @@ class ZeroShotImageClassification(Task):
             for image, (labels, vectors) in zip(images, contexts, strict=True)
         ]
 
+    def example_parameters(self) -> dict[str, Any]:
+        """A label, where the model has none of its own."""
+        return {} if self._own is not None else {"labels": [_EXAMPLE]}
+
     def check_outputs(self, outputs: Tensors) -> None:
         """Raises InvalidPackage where the towers' vectors are of different size."""
         size, labels = self._images.of(outputs).shape[1], self._own
         if labels is None:
             assert self._tower is not None
-            labels = self._tower.vectors([self._template.replace("{}", "thing")])
+            labels = self._tower.vectors([self._template.replace("{}", _EXAMPLE)])
         if labels.shape[1] != size:
             raise InvalidPackage(f"The images' vectors have {size} values, and the labels' {labels.shape[1]}.")
 

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 
-from demo.tuning import crops, gained
+import tests.downloads  # noqa: F401 (finds demo/)
 from tests.servers import DEMO_IMAGES, ROOT, environment, free_port
+
+# isort: split
+from tuning import crops, gained
 
 
 @contextmanager

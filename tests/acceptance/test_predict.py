@@ -106,7 +106,7 @@ def test_the_defaults_are_shown(caller: Caller) -> None:
 
 
 def test_a_default_must_be_in_service_and_of_its_modality(caller: Caller) -> None:
-    refused(caller.activate("nobody"), 404, "model_not_found")
+    refused(caller.activate("nobody"), 404, "model_not_found", "There is no model 'nobody' in service.")
     refused(caller.activate("idle"), 404, "model_not_found")
     refused(caller.activate("scale", "image"), 409, "conflict", "takes tensor")
     refused(caller.activate(None), 422, "unprocessable")

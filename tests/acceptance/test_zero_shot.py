@@ -36,6 +36,21 @@ def test_labels_of_the_model_and_of_a_call(colours: Demo) -> None:
     refused(colours.server.infer("colours", colours.token, **form), 422, "invalid_input", "labels")
 
 
+def test_a_model_may_leave_all_labels_to_its_calls(demo: Demo) -> None:
+    described = towers.manifest()
+    del described["labels"]
+    demo.server.upload("unlabelled-colours", towers.package(described))
+    demo.server.deploy("unlabelled-colours")
+    form = {"files": {"image": towers.picture(0, 0, 250)}, "data": {"parameters": '{"labels": ["green", "blue"]}'}}
+    answer = demo.server.infer("unlabelled-colours", demo.token, **form)
+    assert answer.json()["predictions"][0]["label"] == "blue"
+    plain = demo.server.infer("unlabelled-colours", demo.token, content=towers.picture(0, 0, 250))
+    refused(plain, 422, "invalid_input", "no labels of its own")
+    left = demo.server.ok("DELETE", "/models/unlabelled-colours/deployment")
+    demo.server.wait_generation("unlabelled-colours", left["generation"], "stopped")
+    demo.server.ok("DELETE", "/models/unlabelled-colours")
+
+
 def test_the_text_model_is_checked_as_the_other_is(demo: Demo) -> None:
     strange = onnx.load_model_from_string(towers.text_tower())
     strange.graph.node.insert(0, helper.make_node("Strange", ["table"], ["never"], domain="somebody.else"))

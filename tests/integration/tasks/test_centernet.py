@@ -15,8 +15,12 @@ from PIL import Image
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.tasks.base import Payload
+from core.tasks.detection_outputs import Boxes
+from core.tasks.image_input import ImageInput
 from core.tasks.object_detection import ObjectDetection
+from core.tasks.placement import Placement
 from tests.centernet import DEMO, LABELS, LEAST, OVERLAP, ROOT, TURNED, pictures, reference, suppressed
+from tests.planted import changed, must_notice
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +45,10 @@ def session() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(ROOT / "model.onnx", providers=["CPUExecutionProvider"])
 
 
-def test_50_photos_and_crops_within_a_pixel_of_the_reference(detect, session) -> None:
+def compare_boxes(detect: Any, session: onnxruntime.InferenceSession, count: int) -> int:
+    """Hold the answers for so many photos and crops against the reference; how many things were compared."""
     compared = 0
-    for what, data in pictures(50):
+    for what, data in pictures(count):
         (answer,) = detect(data, score_threshold=LEAST)
         wanted = suppressed(reference(session, data, LEAST), OVERLAP)
         found = answer["detections"]
@@ -52,7 +57,26 @@ def test_50_photos_and_crops_within_a_pixel_of_the_reference(detect, session) ->
             assert np.abs(np.subtract(one["box"], box)).max() < 1, f"{what}, {label}"
             assert one["score"] == pytest.approx(score, abs=0.01)
         compared += len(found)
-    assert compared > 100
+    return compared
+
+
+def test_50_photos_and_crops_within_a_pixel_of_the_reference(detect, session) -> None:
+    assert compare_boxes(detect, session, 50) > 100
+
+
+@pytest.mark.planted("object-detection")
+@pytest.mark.parametrize(
+    ("owner", "name", "change"),
+    [
+        pytest.param(Placement, "to_original", lambda boxes: boxes + np.float32(1.5), id="boxes a little off"),
+        pytest.param(Placement, "to_original", lambda boxes: boxes[:, [1, 0, 3, 2]], id="x and y swapped"),
+        pytest.param(ImageInput, "_pixels", lambda pixels: pixels[..., ::-1], id="red and blue swapped"),
+        pytest.param(Boxes, "_scores", lambda found: (found[0], found[1] + 1), id="classes one on"),
+    ],
+)
+def test_a_planted_error_is_noticed(detect, session, monkeypatch, owner: Any, name: str, change: Any) -> None:
+    changed(monkeypatch, owner, name, change)
+    must_notice(compare_boxes, detect, session, 4)
 
 
 def test_by_itself_it_answers_from_the_manifest_s_threshold_on(detect, session) -> None:

@@ -15,9 +15,13 @@ from PIL import Image
 
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
+from core.media import resize
 from core.signature import Signature
+from core.tasks import image_input
 from core.tasks.base import Payload
 from core.tasks.image_classification import ImageClassification
+from core.tasks.image_input import ImageInput
+from tests.planted import changed, must_notice
 
 DEMO = Path(__file__).parents[3] / "demo"
 ROOT = DEMO / "models" / "efficientnet-lite0"
@@ -92,18 +96,42 @@ def test_the_top_1_of_the_reference(loaded, name: str, size: str) -> None:
         assert expected in PHOTOS[name]
 
 
+def compare_values(engine: OnnxEngine, task: ImageClassification, name: str, size: str, quality: int) -> None:
+    """Hold what the model is given of a photo against the reference's."""
+    data = photo(name, size, quality)
+    value, expected = task.preprocess([Payload(data)], {}).inputs["image"], reference(data)
+    # TurboJPEG and Pillow round a few chroma samples differently: one or two of 256 levels.
+    assert np.abs(value - expected).max() <= 2.01 / 128
+    assert np.abs(value - expected).mean() < 0.05 / 128
+    assert scores(engine, value).argmax() == scores(engine, expected).argmax()
+
+
 @pytest.mark.parametrize("name", PHOTOS)
 def test_decoded_in_full_it_is_the_reference(loaded, name: str) -> None:
     engine, signature = loaded
     exact = make_task(signature, oversample=0)
     for size in SIZES:
         for quality in (80, 95):
-            data = photo(name, size, quality)
-            value, expected = exact.preprocess([Payload(data)], {}).inputs["image"], reference(data)
-            # TurboJPEG and Pillow round a few chroma samples differently: one or two of 256 levels.
-            assert np.abs(value - expected).max() <= 2.01 / 128
-            assert np.abs(value - expected).mean() < 0.05 / 128
-            assert scores(engine, value).argmax() == scores(engine, expected).argmax()
+            compare_values(engine, exact, name, size, quality)
+
+
+def crop_one_pixel_off(box: resize.Box) -> resize.Box:
+    return box[0] + 1, box[1], box[2] + 1, box[3]
+
+
+@pytest.mark.planted("image-classification")
+@pytest.mark.parametrize(
+    ("owner", "name", "change"),
+    [
+        pytest.param(ImageInput, "_pixels", lambda pixels: pixels[..., ::-1], id="red and blue swapped"),
+        pytest.param(image_input, "_tables", lambda values: values + 1 / 128, id="the mean is another"),
+        pytest.param(resize, "center_box", crop_one_pixel_off, id="the crop is a pixel off"),
+    ],
+)
+def test_a_planted_error_is_noticed(loaded, monkeypatch, owner: Any, name: str, change: Any) -> None:
+    engine, signature = loaded
+    changed(monkeypatch, owner, name, change)
+    must_notice(compare_values, engine, make_task(signature, oversample=0), "coffee", "as it is", 90)
 
 
 def test_a_batch_answers_as_its_images_do_alone(loaded) -> None:

@@ -17,9 +17,11 @@ from core.engines.onnx import OnnxEngine
 from core.serving.deployment import Deployment, DeploymentOptions
 from core.serving.request import InferenceRequest
 from core.serving.runner import LocalRunner, RunnerOptions
+from core.tasks import text_embedding
 from core.tasks.base import Payload
 from core.tasks.text_embedding import TextEmbedding
 from tests import minilm
+from tests.planted import must_notice
 from tests.sentences import sentences
 
 SENTENCES = sentences(48)
@@ -64,11 +66,39 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
     return product / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
 
 
-def test_embeddings_are_those_of_sentence_transformers(expected: Vectors) -> None:
-    found = asyncio.run(embed(minilm.exported(), SENTENCES))
-    assert found.shape == (len(SENTENCES), 384)
+def compare_vectors(expected: Vectors) -> None:
+    """Hold the embeddings of the first sentences against sentence-transformers'."""
+    found = asyncio.run(embed(minilm.exported(), SENTENCES[: len(expected)]))
+    assert found.shape == expected.shape
     assert cosines(found, expected).min() >= 0.999
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_embeddings_are_those_of_sentence_transformers(expected: Vectors) -> None:
+    assert expected.shape == (len(SENTENCES), 384)
+    compare_vectors(expected)
+
+
+def first_token(task: TextEmbedding, states: Vectors, contexts: Any) -> Vectors:
+    return states[:, 0]
+
+
+def with_padding(task: TextEmbedding, states: Vectors, contexts: Any) -> Vectors:
+    return np.asarray(states.mean(axis=1))
+
+
+@pytest.mark.planted("text-embedding")
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        pytest.param(TextEmbedding, "_pooled", first_token, id="the first token in place of the mean"),
+        pytest.param(TextEmbedding, "_pooled", with_padding, id="padding counts"),
+        pytest.param(text_embedding, "normalized", lambda vectors: vectors, id="not normalised"),
+    ],
+)
+def test_a_planted_error_is_noticed(expected: Vectors, monkeypatch, owner: Any, name: str, wrong: Any) -> None:
+    monkeypatch.setattr(owner, name, wrong)
+    must_notice(compare_vectors, expected[:8])
 
 
 def test_at_8_bits_they_are_close(expected: Vectors) -> None:

@@ -22,10 +22,12 @@ from core.engines.onnx import OnnxEngine
 from core.media.images import decode_scaled
 from core.pipelines.operations import OPERATIONS
 from core.signature import Signature
+from core.tasks import text_detection
 from core.tasks.base import Payload, Task
 from core.tasks.text_detection import TextDetection
 from core.tasks.text_recognition import TextRecognition
 from tests.downloads import wheel_file
+from tests.planted import must_notice
 
 PAGE = Path(__file__).parents[3] / "demo/images/page.png"
 TEXTS = {
@@ -98,19 +100,81 @@ def tilted() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("data", "polygons"), [(PAGE.read_bytes, STRAIGHT), (tilted, TILTED)])
-def test_lines_are_found_and_read_as_the_library_does(
-    models: tuple[Model, Model], data: Any, polygons: list[Any]
-) -> None:
-    detect, read = models
-    content = data()
-    regions = detect.answer(Payload(content))["regions"]
+def compare_regions(detect: Model, content: bytes, polygons: list[Any]) -> list[dict[str, Any]]:
+    """Hold the lines that are found against the library's; answers them."""
+    regions: list[dict[str, Any]] = detect.answer(Payload(content))["regions"]
     assert len(regions) == len(polygons)
     for region, polygon in zip(regions, polygons, strict=True):
         assert np.abs(np.array(region["polygon"]) - polygon).max() < PIXELS
+    return regions
+
+
+def compare_texts(read: Model, content: bytes, regions: list[dict[str, Any]]) -> None:
+    """Hold the texts of these lines against the library's."""
     image = decode_scaled(content, max_pixels=10**8)
     crop = OPERATIONS["crop"]
     parts = [crop.run({"image": image, "box": region}, {"margin": 0.0})["image"] for region in regions]
     answers = [read.answer(Payload(b"", image=part)) for part in parts]
     assert {answer["text"] for answer in answers} == TEXTS
     assert min(answer["score"] for answer in answers) > 0.95
+
+
+@pytest.mark.parametrize(("data", "polygons"), [(PAGE.read_bytes, STRAIGHT), (tilted, TILTED)])
+def test_lines_are_found_and_read_as_the_library_does(
+    models: tuple[Model, Model], data: Any, polygons: list[Any]
+) -> None:
+    detect, read = models
+    compare_texts(read, data(), compare_regions(detect, data(), polygons))
+
+
+def never_grown(corners: Any, by: float) -> Any:
+    return corners
+
+
+def in_pixels_of_the_map(width: int, height: int, inner_width: int, inner_height: int) -> text_detection.Seen:
+    return SEEN(inner_width, inner_height, inner_width, inner_height)
+
+
+SEEN = text_detection.Seen
+
+
+@pytest.mark.planted("text-detection")
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        pytest.param(text_detection.regions, "grown", never_grown, id="lines stay shrunken"),
+        pytest.param(text_detection, "Seen", in_pixels_of_the_map, id="places are the map's"),
+    ],
+)
+def test_an_error_planted_into_regions_is_noticed(models, monkeypatch, owner: Any, name: str, wrong: Any) -> None:
+    monkeypatch.setattr(owner, name, wrong)
+    must_notice(compare_regions, models[0], PAGE.read_bytes(), STRAIGHT)
+
+
+def joined_without_blanks(task: TextRecognition, steps: Any) -> dict[str, Any]:
+    """Repetitions joined after the blanks between them are gone, in place of before."""
+    best = steps.argmax(axis=1)
+    best = best[best != 0]
+    kept = best[np.append(True, best[1:] != best[:-1])] if len(best) else best
+    return {"text": "".join(task._characters[index] for index in kept.tolist()), "score": 1.0}
+
+
+_LINE = TextRecognition._line
+
+
+def upside_down(*given: Any) -> Any:
+    return _LINE(*given)[::-1]
+
+
+@pytest.mark.planted("text-recognition")
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        pytest.param("_answer", joined_without_blanks, id="double letters are lost"),
+        pytest.param("_line", upside_down, id="lines are upside down"),
+    ],
+)
+def test_an_error_planted_into_texts_is_noticed(models, monkeypatch, name: str, wrong: Any) -> None:
+    regions = compare_regions(models[0], PAGE.read_bytes(), STRAIGHT)
+    monkeypatch.setattr(TextRecognition, name, wrong)
+    must_notice(compare_texts, models[1], PAGE.read_bytes(), regions)

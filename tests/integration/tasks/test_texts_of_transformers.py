@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
+from core.tasks import class_scores, token_classification
 from core.tasks.base import Payload
 from core.tasks.registry import task_class
+from core.tasks.text_input import TextInput
+from tests.planted import changed, must_notice
 from tests.text_models import tokenizer
 from tests.transformers_texts import CLASSES, FOLDER, TAGS
 
@@ -44,20 +48,67 @@ def test_the_reference_has_something_to_say() -> None:
     assert len(joined) > 3
 
 
-def test_classes_are_those_of_the_reference(tmp_path: Path) -> None:
+def compare_classes(folder: Path) -> None:
+    """Hold the classes of all sentences against the reference."""
     for answer, wanted in zip(
-        ask(tmp_path, "text-classification", "classifier.onnx", CLASSES), ANSWERS, strict=True
+        ask(folder, "text-classification", "classifier.onnx", CLASSES), ANSWERS, strict=True
     ):
         found = {one["label"]: one["score"] for one in answer["predictions"]}
         assert found == pytest.approx(wanted["classes"], abs=1e-5), wanted["text"]
         assert list(found) == sorted(found, key=lambda label: -found[label])
 
 
-def test_entities_are_those_of_the_reference(tmp_path: Path) -> None:
-    for answer, wanted in zip(ask(tmp_path, "token-classification", "tagger.onnx", TAGS), ANSWERS, strict=True):
+def compare_entities(folder: Path) -> None:
+    """Hold the entities in all sentences against the reference."""
+    for answer, wanted in zip(ask(folder, "token-classification", "tagger.onnx", TAGS), ANSWERS, strict=True):
         places = [(one["label"], one["start"], one["end"]) for one in answer["entities"]]
         assert places == [(one["label"], one["start"], one["end"]) for one in wanted["entities"]], wanted["text"]
         scores = [one["score"] for one in answer["entities"]]
         assert scores == pytest.approx([one["score"] for one in wanted["entities"]], abs=1e-5)
         for one in answer["entities"]:
             assert one["text"] == wanted["text"][one["start"] : one["end"]]
+
+
+def test_classes_are_those_of_the_reference(tmp_path: Path) -> None:
+    compare_classes(tmp_path)
+
+
+def test_entities_are_those_of_the_reference(tmp_path: Path) -> None:
+    compare_entities(tmp_path)
+
+
+def padding_seen(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {**arrays, "attention_mask": np.ones_like(arrays["attention_mask"])}
+
+
+@pytest.mark.planted("text-classification")
+@pytest.mark.parametrize(
+    ("owner", "name", "change"),
+    [
+        pytest.param(TextInput, "_arrays", padding_seen, id="padding is seen"),
+        pytest.param(class_scores, "activate", lambda scores: scores[:, ::-1], id="classes the wrong way round"),
+    ],
+)
+def test_an_error_planted_into_classes_is_noticed(tmp_path: Path, monkeypatch, owner, name, change) -> None:
+    changed(monkeypatch, owner, name, change)
+    must_notice(compare_classes, tmp_path)
+
+
+def each_token_by_itself(*given: Any, by_word: bool) -> Any:
+    return _SPANS(*given, by_word=False)
+
+
+_SPANS = token_classification._spans
+
+
+@pytest.mark.planted("token-classification")
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        pytest.param("_spans", each_token_by_itself, id="words in pieces"),
+        pytest.param("_joined", lambda spans, outside: spans, id="entities not joined"),
+    ],
+)
+def test_an_error_planted_into_entities_is_noticed(tmp_path: Path, monkeypatch, name: str, wrong: Any) -> None:
+    monkeypatch.setattr(token_classification, name, wrong)
+    must_notice(compare_entities, tmp_path)

@@ -11,9 +11,11 @@ from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.errors import InvalidPackage, RunFailed
 from core.signature import Signature, TensorSpec
+from core.tasks import image_embedding
 from core.tasks.base import Payload
-from core.tasks.image_embedding import ImageEmbedding
+from core.tasks.image_embedding import ImageEmbedding, ImageVectors
 from tests import segmenters
+from tests.planted import must_notice
 
 
 def signature(*shape: int, dtype: str = "FP32") -> Signature:
@@ -86,19 +88,42 @@ def test_what_is_no_number_is_the_model_s_fault() -> None:
         embedding(make(signature(-1, 2)), [[1, float("nan")]])
 
 
-def test_a_model_s_vectors_are_the_reference_s(tmp_path: Path) -> None:
-    path = segmenters.semantic_model(tmp_path / "model.onnx")
+def compare_vectors(path: Path) -> None:
+    """Hold the vectors of five pictures against the reference: Pillow, ONNX Runtime and NumPy."""
     engine = OnnxEngine()
     of = engine.load(path, EngineOptions(threads=1))
     how = {"preprocess": {"resize": {"mode": "stretch", "interpolation": "bilinear"}}, "postprocess": {}}
-    task = ImageEmbedding(how, of, tmp_path)
+    task = ImageEmbedding(how, of, path.parent)
     pictures = segmenters.pictures()
     prepared = task.preprocess([Payload(data) for data in pictures], {})
     answers = task.postprocess(engine.run(prepared.inputs), prepared.contexts, {})
+    engine.close()
     session = onnxruntime.InferenceSession(path)
     for data, answer in zip(pictures, answers, strict=True):
         (planes,) = session.run(None, {"images": segmenters.seen(data)[0]})
         wanted = planes[0].reshape(segmenters.CLASSES, -1).mean(axis=1)
         wanted /= np.linalg.norm(wanted)
-        assert float(wanted @ np.array(answer["embedding"])) > 0.9999
-    engine.close()
+        vector = np.array(answer["embedding"])
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+        assert float(wanted @ vector) > 0.9999
+
+
+def test_a_model_s_vectors_are_the_reference_s(tmp_path: Path) -> None:
+    compare_vectors(segmenters.semantic_model(tmp_path / "model.onnx"))
+
+
+def first_place(vectors: ImageVectors, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return values[:, :, 0, 0]
+
+
+@pytest.mark.planted("image-embedding")
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        pytest.param(ImageVectors, "_pooled", first_place, id="the first place in place of the mean"),
+        pytest.param(image_embedding, "normalized", lambda vectors: vectors, id="not normalised"),
+    ],
+)
+def test_a_planted_error_is_noticed(tmp_path: Path, monkeypatch, owner: Any, name: str, wrong: Any) -> None:
+    monkeypatch.setattr(owner, name, wrong)
+    must_notice(compare_vectors, segmenters.semantic_model(tmp_path / "model.onnx"))

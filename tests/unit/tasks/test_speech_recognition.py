@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import soundfile
 from core.engines.base import Engine, EngineOptions
 from core.engines.ctranslate2 import Ctranslate2Engine
 from core.errors import InvalidInput, InvalidPackage, TooLarge, UnsupportedMedia
+from core.media import audio, log_mel
 from core.signature import Signature, TensorSpec
+from core.tasks import whisper_transcription
 from core.tasks.base import MediaLimits, Payload
 from core.tasks.registry import task_class
 from core.tasks.speech_recognition import SpeechRecognition
+from tests.planted import must_notice
 from tests.speech import clips, whisper_folder
 
 INT8 = {"precision": "int8"}
@@ -57,28 +61,87 @@ def long_recording() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("which", ["clip", "long"])
-def test_the_answer_is_that_of_the_library_called_directly(engine: Engine, which: str) -> None:
+def two_channels() -> bytes:
+    """A sentence in the right channel alone."""
+    samples = soundfile.read(clips()[4], dtype="float32")[0]
+    out = io.BytesIO()
+    soundfile.write(out, np.stack([np.zeros_like(samples), samples], axis=1), 16_000, format="FLAC")
+    return out.getvalue()
+
+
+RECORDINGS = {"clip": lambda: clips()[3].read_bytes(), "stereo": two_channels, "long": long_recording}
+
+
+@cache
+def directly(which: str) -> list[Any]:
+    """The segments that the library answers."""
     from faster_whisper import WhisperModel
 
-    data = clips()[3].read_bytes() if which == "clip" else long_recording()
     reference = WhisperModel(str(whisper_folder()), device="cpu", cpu_threads=1, compute_type="int8")
-    segments = list(reference.transcribe(io.BytesIO(data), beam_size=5)[0])
+    return list(reference.transcribe(io.BytesIO(RECORDINGS[which]()), beam_size=5)[0])
 
+
+def compare_text(engine: Engine, which: str) -> None:
+    """Hold text, times and probabilities of a recording against the library called directly."""
+    data, segments = RECORDINGS[which](), directly(which)
     found = answer(make(engine), engine, data)
-
     assert found["text"] == "".join(segment.text for segment in segments).strip()
     assert [(segment["start"], segment["end"], segment["text"]) for segment in found["segments"]] == [
         (round(segment.start, 2), round(segment.end, 2), segment.text.strip()) for segment in segments
     ]
+    near = 0.02 if which == "stereo" else 1e-3  # the library rounds to 16 bits when it has averaged channels
     for ours, theirs in zip(found["segments"], segments, strict=True):
-        assert ours["log_probability"] == pytest.approx(theirs.avg_logprob, abs=1e-3)
-        assert ours["no_speech"] == pytest.approx(theirs.no_speech_prob, abs=1e-3)
+        assert ours["log_probability"] == pytest.approx(theirs.avg_logprob, abs=near)
+        assert ours["no_speech"] == pytest.approx(theirs.no_speech_prob, abs=near)
     assert found["language"] == "en"
     assert found["duration_s"] == pytest.approx(len(soundfile.read(io.BytesIO(data))[0]) / 16_000, abs=1e-3)
-    if which == "long":
-        assert found["duration_s"] > 30
-        assert "made still more respectable than he was" in found["text"]
+
+
+@pytest.mark.parametrize("which", RECORDINGS)
+def test_the_answer_is_that_of_the_library_called_directly(engine: Engine, which: str) -> None:
+    compare_text(engine, which)
+
+
+def test_the_long_recording_takes_several_windows(engine: Engine) -> None:
+    found = directly("long")
+    assert found[-1].end > 30
+    assert "made still more respectable than he was" in "".join(segment.text for segment in found)
+
+
+_SEGMENTS = whisper_transcription.segments_of
+
+
+def without_what_was_before(tokens: Any, offset_s: float, frames: int, first_time: int) -> Any:
+    return _SEGMENTS(tokens, 0.0, frames, first_time)
+
+
+_READ = audio._read
+
+
+def the_left_one(file: Any, frames: int, format: str) -> Any:
+    return _READ(file, frames, format)[:, :1]
+
+
+@pytest.mark.planted("speech-recognition")
+@pytest.mark.parametrize(
+    ("which", "owner", "name", "wrong"),
+    [
+        pytest.param("stereo", audio, "_read", the_left_one, id="channels are not averaged"),
+        pytest.param("clip", log_mel, "_RANGE", 4.0, id="the spectrogram is another"),
+        pytest.param(
+            "long",
+            whisper_transcription,
+            "segments_of",
+            without_what_was_before,
+            id="times of a window without those before it",
+        ),
+    ],
+)
+def test_a_planted_error_is_noticed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, which: str, owner: Any, name: str, wrong: Any
+) -> None:
+    monkeypatch.setattr(owner, name, wrong)
+    must_notice(compare_text, engine, which)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from core.engines.base import EngineOptions
+from core.engines.onnx import OnnxEngine
 from core.errors import InvalidPackage, UnsupportedMedia
 from core.signature import Signature, TensorSpec
+from core.tasks import tensor
 from core.tasks.base import Payload
 from core.tasks.tensor import TensorTask
+from tests import segmenters
+from tests.planted import must_notice
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("y", "FP32", (-1, 3)),))
 
@@ -56,3 +63,40 @@ def test_fields_are_refused_by_name() -> None:
         TensorTask.check({"preprocess": {"mean": 1}})
     with pytest.raises(InvalidPackage, match="labels"):
         TensorTask.check({"labels": ["a"]})
+
+
+def compare_outputs(path: Path) -> None:
+    """Hold what the task answers of a model's outputs against ONNX Runtime's own."""
+    given = np.random.default_rng(3).uniform(0, 255, (2, 3, segmenters.SIDE, segmenters.SIDE)).astype(np.float32)
+    engine = OnnxEngine()
+    signature = engine.load(path, EngineOptions(threads=1))
+    bound = TensorTask({}, signature, path.parent)
+    (answer,) = bound.postprocess(engine.run({"images": given}), [], {})
+    engine.close()
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    wanted = dict(zip(names, session.run(None, {"images": given}), strict=True))
+    assert {one["name"] for one in answer["outputs"]} == set(wanted)
+    for one in answer["outputs"]:
+        value = wanted[one["name"]]
+        assert (one["dtype"], tuple(one["shape"])) == ("FP32", value.shape)
+        np.testing.assert_allclose(np.array(one["data"]).reshape(one["shape"]), value, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_s_outputs_are_the_reference_s(tmp_path: Path) -> None:
+    compare_outputs(segmenters.instance_model(tmp_path / "model.onnx"))
+
+
+@pytest.mark.planted("tensor")
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        pytest.param("_data", lambda value: value.T.ravel().tolist(), id="column by column"),
+        pytest.param("_data", lambda value: value[::-1].ravel().tolist(), id="items in another order"),
+    ],
+)
+def test_a_planted_error_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any
+) -> None:
+    monkeypatch.setattr(tensor, name, wrong)
+    must_notice(compare_outputs, segmenters.instance_model(tmp_path / "model.onnx"))

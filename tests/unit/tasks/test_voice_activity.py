@@ -20,6 +20,7 @@ from core.tasks.base import Payload
 from core.tasks.registry import task_class
 from core.tasks.speech_events import Progress, Rule, advance, conclude
 from core.tasks.voice_activity import VoiceActivity
+from tests.planted import must_notice
 from tests.speech import clips, voice_model
 
 
@@ -89,11 +90,8 @@ def iterated(probabilities: list[float]) -> list[float]:
     return [samples / 16_000 for samples in found]
 
 
-@pytest.mark.parametrize("windows_of_a_run", [voice_activity._RUN_WINDOWS, 10])
-def test_probabilities_are_those_of_the_model_called_directly(
-    loaded: tuple, spoken: np.ndarray, windows_of_a_run: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(voice_activity, "_RUN_WINDOWS", windows_of_a_run)  # as if it were a long recording
+def compare_speech(loaded: tuple[Engine, Signature], spoken: np.ndarray) -> None:
+    """Hold probabilities and times against the model called directly, window by window."""
     engine, signature = loaded
     answer = driven(make(signature).steps(Payload(wav(spoken)), {"probabilities": True}), engine)
     assert np.allclose(answer["probabilities"], directly(spoken), atol=2e-3)
@@ -108,6 +106,48 @@ def test_probabilities_are_those_of_the_model_called_directly(
     assert answer["speech_s"] == pytest.approx(
         sum(each["end"] - each["start"] for each in answer["speech"]), abs=0.01
     )
+
+
+@pytest.mark.parametrize("windows_of_a_run", [voice_activity._RUN_WINDOWS, 10])
+def test_probabilities_are_those_of_the_model_called_directly(
+    loaded: tuple, spoken: np.ndarray, windows_of_a_run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voice_activity, "_RUN_WINDOWS", windows_of_a_run)  # as if it were a long recording
+    compare_speech(loaded, spoken)
+
+
+_RUN, _WINDOWS = voice_activity._Model.run, voice_activity._windows
+
+
+def without_a_state(model: Any, tensors: dict[str, np.ndarray], windows: np.ndarray) -> Any:
+    return (yield from _RUN(model, dict(tensors), windows))
+
+
+def without_what_was_before(samples: np.ndarray) -> np.ndarray:
+    windows = _WINDOWS(samples)
+    windows[:, : voice_activity.CONTEXT] = 0
+    return windows
+
+
+def ends_too_late(*given: Any) -> list[Any]:
+    return [(kind, at + 512) if kind == "end" else (kind, at) for kind, at in advance(*given)]
+
+
+@pytest.mark.planted("voice-activity")
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        pytest.param(voice_activity._Model, "run", without_a_state, id="the state is not carried"),
+        pytest.param(voice_activity, "_windows", without_what_was_before, id="a window begins with silence"),
+        pytest.param(voice_activity, "advance", ends_too_late, id="ends are a window late"),
+    ],
+)
+def test_a_planted_error_is_noticed(
+    loaded: tuple, spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, wrong: Any
+) -> None:
+    monkeypatch.setattr(voice_activity, "_RUN_WINDOWS", 10)
+    monkeypatch.setattr(owner, name, wrong)
+    must_notice(compare_speech, loaded, spoken)
 
 
 def test_part_by_part_and_streamed_it_is_the_same(loaded: tuple, spoken: np.ndarray) -> None:

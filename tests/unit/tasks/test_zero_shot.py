@@ -11,10 +11,13 @@ import pytest
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.errors import InvalidInput, InvalidPackage
-from core.tasks import text_tower
+from core.tasks import image_embedding, text_tower
 from core.tasks.base import Payload
+from core.tasks.image_input import ImageInput
+from core.tasks.text_tower import TextTower
 from core.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from tests import towers
+from tests.planted import changed, must_notice
 from tests.towers import picture
 
 Call = Callable[..., list[dict[str, Any]]]
@@ -47,15 +50,35 @@ def reference(colour: tuple[int, ...], labels: list[str], scale: float = 10.0) -
     return dict(zip(labels, powers / powers.sum(), strict=True))
 
 
-@pytest.mark.parametrize("colour", [(255, 0, 0), (10, 200, 90), (40, 60, 61)])
-def test_scores_are_the_reference_s(tmp_path: Path, colour: tuple[int, int, int]) -> None:
-    _, call = make(towers.unpacked(tmp_path), towers.manifest())
+def compare_scores(folder: Path, colour: tuple[int, int, int]) -> None:
+    """Hold the labels of a picture of one colour against the reference."""
+    _, call = make(towers.unpacked(folder), towers.manifest())
     wanted = reference(colour, towers.LABELS)
     found = call(picture(*colour))
     assert [one["label"] for one in found] == sorted(wanted, key=lambda label: -wanted[label])
     for one in found:
         assert one["score"] == pytest.approx(wanted[one["label"]], abs=1e-4)
         assert one["index"] == towers.LABELS.index(one["label"])
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (10, 200, 90), (40, 60, 61)])
+def test_scores_are_the_reference_s(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    compare_scores(tmp_path, colour)
+
+
+@pytest.mark.planted("zero-shot-image-classification")
+@pytest.mark.parametrize(
+    ("owner", "name", "change"),
+    [
+        pytest.param(ImageInput, "_levels", lambda levels: levels[::-1], id="red and blue swapped"),
+        pytest.param(text_tower, "normalized", lambda vectors: vectors * 2, id="the texts' not of length 1"),
+        pytest.param(image_embedding, "normalized", lambda vectors: vectors / 2, id="the image's not of length 1"),
+        pytest.param(TextTower, "vectors", lambda vectors: vectors[::-1], id="labels in another order"),
+    ],
+)
+def test_a_planted_error_is_noticed(tmp_path: Path, monkeypatch, owner: Any, name: str, change: Any) -> None:
+    changed(monkeypatch, owner, name, change)
+    must_notice(compare_scores, tmp_path, (10, 200, 90))
 
 
 def test_labels_of_a_call(tmp_path: Path) -> None:
