@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 LAST_USED_EVERY_S: Final = 5.0
 BUDGETS_EVERY_S: Final = 10.0
 """So soon, without Redis, a machine learns what others have used of a budget."""
+LAST_WRITES_S: Final = 5.0
 PRUNE_EVERY_S: Final = 600.0
 PRUNE_AT_ONCE: Final = 120
 """Steps removed in one transaction: others that write need not wait long for it."""
@@ -48,9 +49,13 @@ async def keep_flushing(platform: Platform) -> None:
 
 
 async def write_all(platform: Platform) -> None:
-    """Write all there is, at the end."""
-    await flush_usage(platform.usage, platform.database)
-    await flush_last_used(platform.tokens)
+    """Write all there is, at the end, for which a database that does not answer has a few seconds."""
+    try:
+        async with asyncio.timeout(LAST_WRITES_S):
+            await flush_usage(platform.usage, platform.database)
+            await flush_last_used(platform.tokens)
+    except TimeoutError:
+        log.warning("usage.not_written", reason="The database did not answer before the end.")
 
 
 async def flush_usage(usage: UsageBook, database: Database) -> None:

@@ -73,11 +73,16 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
     def _let_go(self) -> None:
-        """Of the request's bytes and of who was at work for it: a silent connection remembers its last cycle."""
+        """Of the request's bytes and of who was at work for it: a silent connection remembers its last cycle.
+
+        With them goes what leads back from the scope to here, so that all of it is freed at once and its memory
+        used again while it is warm: garbage that only the collector finds took a twentieth of all the time.
+        """
         if self.body:
             self.body = bytearray()
         scope: Any = self.scope
-        scope.pop(ON_DISCONNECT, None)
+        for name in (ON_DISCONNECT, BODY_NOW, ANSWER_NOW):
+            scope.pop(name, None)
 
 
 class Protocol(HttpToolsProtocol):
@@ -181,7 +186,6 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete,
         )
         scope: Any = self.scope
-        scope[BODY_NOW], scope[ANSWER_NOW] = cycle.body_now, cycle.answer_now
         if before is None or before.response_complete:
             if self._express is None or self.flow.write_paused or not self._express.wants(scope):
                 self._start_asgi_task(cycle, self.app)
@@ -190,6 +194,11 @@ class Protocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """The long way: what runs there reaches the cycle by its scope alone."""
+        cycle.scope[BODY_NOW], cycle.scope[ANSWER_NOW] = cycle.body_now, cycle.answer_now
+        super()._start_asgi_task(cycle, app)
 
     def _complete_scope(self) -> None:
         scope, url = self.scope, self.url

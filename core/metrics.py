@@ -1,7 +1,7 @@
 """Every metric, defined once, and the counts of one process behind them.
 
-Counting is a few additions on plain lists, for it happens on every request; Prometheus' text is only made when
-it is asked for. Counts belong to one event loop. `take` hands over what one of several processes has counted.
+Counting is a few additions on plain lists, or on numpy's for many answers at once; Prometheus' text is only made
+when it is asked for. Counts belong to one event loop. `take` hands over what one of several processes has counted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,9 @@ METRICS: Final = (
 STAGES: Final = ("queue", "batch_wait", "preprocess", "infer", "postprocess", "total", "load")
 STAGE_BOUNDS_MS: Final = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4)
 """Upper bounds of the buckets; one more bucket takes what lies beyond."""
+_BOUNDS_MS: Final = np.array(STAGE_BOUNDS_MS)
+ANSWER_STAGES: Final = len(STAGES) - 1
+"""Those that each answer has: all but load."""
 BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OK: Final = (200, "ok")
 
@@ -193,6 +199,17 @@ class VersionCounts:
                 buckets[stage][bisect_left(STAGE_BOUNDS_MS, ms)] += 1
             else:  # many a request has none of a stage
                 buckets[stage][0] += 1
+
+    def answered_all(self, times_ms: NDArray[np.float64]) -> None:
+        """Count many answers: their times in the order of `answered`, (answers, stages)."""
+        self.requests[OK] = self.requests.get(OK, 0) + len(times_ms)
+        for stage, sum_ms in enumerate(times_ms.sum(axis=0).tolist()):
+            self.sums_ms[stage] += sum_ms
+        width = len(STAGE_BOUNDS_MS) + 1
+        places = _BOUNDS_MS.searchsorted(times_ms) + np.arange(ANSWER_STAGES) * width
+        found = np.bincount(places.ravel(), minlength=ANSWER_STAGES * width).reshape(ANSWER_STAGES, width)
+        for own, more in zip(self.buckets, found.tolist(), strict=False):  # not of load
+            own[:] = [count + another for count, another in zip(own, more, strict=True)]
 
     def waited(self, load_ms: float) -> None:
         """Count that one answer had to wait for its model's load, beside its other times."""
@@ -308,12 +325,21 @@ class ModelTraffic:
         self.total_ms += total_ms
         if status >= 500:
             self.errors += 1
-        second = int(now)
-        seconds = self._seconds
-        if seconds and seconds[-1][0] == second:
-            seconds[-1][1] += 1
-        else:
-            seconds.append([second, 1])
+        self._note_second(int(now), 1)
+
+    def note_all(self, total_ms: float, at: NDArray[np.float64]) -> None:
+        """Count many answers, which took so long together and were given at those times, in their order."""
+        self.requests += len(at)
+        self.total_ms += total_ms
+        for second, count in zip(*np.unique(at.astype(np.int64), return_counts=True), strict=True):
+            self._note_second(int(second), int(count))
+
+    def _note_second(self, second: int, count: int) -> None:
+        for known in reversed(self._seconds):  # nearly always the first: answers are counted some seconds late
+            if known[0] == second:
+                known[1] += count
+                return
+        self._seconds.append([second, count])
 
     def to_json(self) -> dict[str, Any]:
         """Numbers in JSON's types, which add up with those of others."""

@@ -33,7 +33,6 @@ from app.external.inference import (
     count_error,
     count_left,
     error_answer,
-    note_result,
     render,
     taken_by,
 )
@@ -48,6 +47,7 @@ from app.middleware import (
     log_request,
 )
 from app.state import Platform
+from app.tallies import note_answer
 from app.tracing import RequestTrace, Tracer
 from core.access.places import Place
 from core.access.records import TokenRecord
@@ -242,8 +242,7 @@ class Call:
         if self._trace is not None and self._trace.trace is not None:
             Noting(self._trace.trace, result.model, result.version).ran(self._queued)
         self._release()
-        self._platform.statistics.of(self._target).succeeded(self._wanted, result)
-        note_result(self._platform, result)
+        note_answer(self._platform, self._target, result)
         self._cycle.scope["state"][ANSWERED] = Answered(
             result.model, result.version, result.timing, at=time.monotonic()
         )

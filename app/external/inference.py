@@ -28,6 +28,7 @@ from app.external.sequences import sequence_of
 from app.external.sticky import sticky_key
 from app.middleware import ANSWER_NOW, ANSWERED, CLIENT_LEFT, DISCONNECTED, ON_DISCONNECT, Answered
 from app.state import Platform
+from app.tallies import note_answer
 from core.access.records import TokenRecord
 from core.access.usage import NOTHING as NOTHING_TAKEN
 from core.access.usage import Taken
@@ -74,9 +75,9 @@ class Asked:
         self.bytes_in = len(body)
         return body
 
-    def note(self, result: InferenceResult, load_ms: float) -> None:
-        """Count an answer; see `note_result`."""
-        note_result(self.platform, result, load_ms)
+    def note(self, target: Target, result: InferenceResult, load_ms: float) -> None:
+        """Count an answer; see `note_answer`."""
+        note_answer(self.platform, target, result, load_ms)
         self.scope["state"][ANSWERED] = Answered(
             result.model, result.version, result.timing, load_ms, time.monotonic()
         )
@@ -148,7 +149,7 @@ class InferenceEndpoint:
                 request.priority = priority_of(asked.record)
                 request.sequence = sequence_of(asked.record, scope["headers"], request.parameters)
             result = await platform.statistics.infer(target, request)
-        asked.note(result, lease.waited_ms)
+        asked.note(target, result, lease.waited_ms)
         asked.headers.append(JSON_TYPE)
         return await write_result(asked.request_id, result, len(request.payloads or ()))
 
@@ -161,20 +162,6 @@ class MethodNotAllowed(PlatformError):
     def headers(self) -> dict[str, str]:
         """Say which method it takes."""
         return {"Allow": "POST"}
-
-
-def note_result(platform: Platform, result: InferenceResult, load_ms: float = 0.0) -> None:
-    """Count an answered request in metrics and statistics, and how long it waited for its model's load."""
-    timing = result.timing
-    platform.traffic[result.model].note(200, timing.total, time.time())
-    counts = platform.counts.of(result.model, result.version)
-    counts.answered(
-        timing.queue, timing.batch_wait, timing.preprocess, timing.infer, timing.postprocess, timing.total
-    )
-    if load_ms:
-        counts.waited(load_ms)
-    if result.cache is not None:
-        counts.looked_up(result.cache)
 
 
 def taken_by(result: InferenceResult) -> Taken:

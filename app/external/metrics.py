@@ -18,6 +18,7 @@ from core.control.machine import machine_metrics
 from core.control.memory import node_bytes
 from core.control.totals import Report
 from core.errors import Forbidden, Unavailable
+from core.metrics import Counts
 from core.serving.deployment import Deployment
 from core.settings import budget_bytes
 
@@ -32,13 +33,14 @@ async def metrics(request: Request) -> Response:
     except Unavailable as error:
         return respond(request, error)
     observed = await observe(platform, totals)
-    body = await asyncio.to_thread(_render, platform, totals, observed)
+    counts = counts_of(platform, totals)  # not in the thread: they belong to this loop
+    body = await asyncio.to_thread(_render, platform, counts, observed)
     return Response(body, media_type=CONTENT_TYPE)
 
 
-def _render(platform: Platform, totals: Report | None, observed: Observed) -> bytes:
+def _render(platform: Platform, counts: Counts, observed: Observed) -> bytes:
     observed.machine = machine_metrics(platform.settings.data_dir)
-    return render(counts_of(platform, totals), observed)
+    return render(counts, observed)
 
 
 async def observe(platform: Platform, totals: Report | None) -> Observed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from app.external.inference import count_error, note_result
+from app.external.inference import count_error
 from app.state import Platform
+from app.tallies import note_answer
 from core.errors import PlatformError
 from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.target import Target
@@ -16,5 +17,5 @@ async def call_counted(platform: Platform, target: Target, request: InferenceReq
     except PlatformError as error:
         count_error(platform, target.model, target.version, error.status, error.code)
         raise
-    note_result(platform, result)
+    note_answer(platform, target, result)
     return result

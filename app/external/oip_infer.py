@@ -48,7 +48,7 @@ class OipInferEndpoint(InferenceEndpoint):
             call = await _read(target, sent, body, platform.settings.inference.max_body_bytes)
             del body
             result = await platform.statistics.infer(target, _request(target, call, asked, began, lease.deadline))
-        asked.note(result, lease.waited_ms)
+        asked.note(target, result, lease.waited_ms)
         return await _answer(call, result, choose_encoding(sent.get(b"accept-encoding", b"")), asked.headers)
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.errors import PlatformError
 from core.serving.request import InferenceRequest, InferenceResult
 from core.serving.runner import RunnerStats
@@ -34,8 +37,12 @@ class Durations:
 
     def add(self, ms: float) -> None:
         """One more."""
-        self.count += 1
-        self.total_ms += ms
+        self.add_all(1, ms)
+
+    def add_all(self, count: int, total_ms: float) -> None:
+        """So many more, which took so long together."""
+        self.count += count
+        self.total_ms += total_ms
 
     def to_json(self) -> dict[str, int]:
         """`{count, ns}`."""
@@ -46,7 +53,6 @@ class Durations:
 class VersionStatistics:
     """What one loaded version has done since it was loaded, over every API."""
 
-    batchable: bool
     inferences: int = 0
     """Items of the requests that succeeded."""
     last_ms: int = 0
@@ -60,10 +66,10 @@ class VersionStatistics:
     cache_hit: Durations = field(default_factory=Durations)
     cache_miss: Durations = field(default_factory=Durations)
 
-    def succeeded(self, request: InferenceRequest, result: InferenceResult) -> None:
+    def succeeded(self, result: InferenceResult) -> None:
         """Count an answer."""
         timing = result.timing
-        self.inferences += self._items(request)
+        self.inferences += result.items
         self.last_ms = int(time.time() * 1000)
         self.success.add(timing.total)
         if result.cache == "miss":
@@ -76,6 +82,17 @@ class VersionStatistics:
         self.compute_infer.add(timing.infer)
         self.compute_output.add(timing.postprocess)
 
+    def succeeded_all(self, items: int, times_ms: NDArray[np.float64], last_s: float) -> None:
+        """Count many answers that came from no cache; their times as in `core.metrics.VersionCounts.answered`."""
+        self.inferences += items
+        self.last_ms = int(last_s * 1000)
+        queue, _, preprocess, infer, postprocess, total = times_ms.sum(axis=0).tolist()
+        self.success.add_all(len(times_ms), total)
+        self.queue.add_all(len(times_ms), queue)
+        self.compute_input.add_all(len(times_ms), preprocess)
+        self.compute_infer.add_all(len(times_ms), infer)
+        self.compute_output.add_all(len(times_ms), postprocess)
+
     def failed(self, ms: float) -> None:
         """Count an error."""
         self.last_ms = int(time.time() * 1000)
@@ -87,10 +104,10 @@ class VersionStatistics:
         return {"inferences": self.inferences, "max_last_ms": self.last_ms, **durations}
 
     @classmethod
-    def from_numbers(cls, batchable: bool, said: Mapping[str, Any]) -> VersionStatistics:
+    def from_numbers(cls, said: Mapping[str, Any]) -> VersionStatistics:
         """The inverse of `to_numbers`."""
         durations = {name: Durations(*said[name]) for name in _DURATIONS}
-        return cls(batchable, said["inferences"], said["max_last_ms"], **durations)
+        return cls(said["inferences"], said["max_last_ms"], **durations)
 
     def to_json(self, target: Target, runs: RunnerStats) -> dict[str, Any]:
         """One entry of `model_stats`; `runs` knows the batches."""
@@ -116,13 +133,6 @@ class VersionStatistics:
             ],
         }
 
-    def _items(self, request: InferenceRequest) -> int:
-        if request.payloads is not None:
-            return len(request.payloads)
-        if not self.batchable or not request.inputs:
-            return 1
-        return int(next(iter(request.inputs.values())).shape[0])
-
 
 def _batch(size: int, count: int, seconds: float) -> dict[str, Any]:
     """Input and output are handed over inside the run, so there is no time of theirs to tell."""
@@ -141,8 +151,7 @@ class Statistics:
         """Those of one loaded version."""
         found = self._by_target.get(target)
         if found is None:
-            batchable = target.signature.why_not_batchable() is None
-            found = self._by_target[target] = VersionStatistics(batchable)
+            found = self._by_target[target] = VersionStatistics()
         return found
 
     def take(self) -> list[tuple[Target, VersionStatistics]]:
@@ -151,12 +160,10 @@ class Statistics:
         return taken
 
     async def infer(self, target: Target, request: InferenceRequest) -> InferenceResult:
-        """`target.infer`, counted."""
+        """`target.infer`, with its errors counted; its answers are by `app.tallies.note_answer`."""
         started = time.monotonic()
         try:
-            result = await target.infer(request)
+            return await target.infer(request)
         except PlatformError:
             self.of(target).failed((time.monotonic() - started) * 1000)
             raise
-        self.of(target).succeeded(request, result)
-        return result

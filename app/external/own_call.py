@@ -7,9 +7,10 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from app.external.call import Call, bind_call
-from app.external.inference import count_error, count_left, note_result, write_result
+from app.external.inference import count_error, count_left, write_result
 from app.middleware import DISCONNECTED, ON_DISCONNECT
 from app.state import Platform
+from app.tallies import note_answer
 from core.errors import PlatformError, ShuttingDown
 from core.pipelines.trace import Trace
 
@@ -51,5 +52,5 @@ async def answer_own_call(
         raise
     finally:
         scope.pop(ON_DISCONNECT, None)
-    note_result(platform, result, lease.waited_ms)
+    note_answer(platform, target, result, lease.waited_ms)
     return await write_result(request_id, result, len(request.payloads or ()))

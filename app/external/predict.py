@@ -47,7 +47,7 @@ class PredictEndpoint(InferenceEndpoint):
             request.priority = priority_of(record)
             request.sequence = sequence_of(record, scope["headers"], request.parameters)
             result = await platform.statistics.infer(target, request)
-        asked.note(result, lease.waited_ms)
+        asked.note(target, result, lease.waited_ms)
         asked.headers.append(JSON_TYPE)
         latency_ms = round((time.monotonic() - began) * 1e6) / 1000
         more = {"modality": modality, "latency_ms": latency_ms}

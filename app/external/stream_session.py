@@ -19,11 +19,12 @@ import orjson
 
 from app.external.call import Call, bind_call, read_json
 from app.external.door import charge, priority_of
-from app.external.inference import SMALL_BODY_BYTES, count_error, count_usage, note_result, taken_by, write_result
+from app.external.inference import SMALL_BODY_BYTES, count_error, count_usage, taken_by, write_result
 from app.external.stream_listener import Listener
 from app.external.stream_options import StreamOptions, change_options
 from app.external.stream_statistics import StreamStatistics
 from app.state import Platform
+from app.tallies import note_answer
 from core.access.records import TokenRecord
 from core.access.usage import NOTHING, Taken
 from core.errors import (
@@ -46,7 +47,7 @@ OURS: Final = 4000
 """Added to an HTTP status, the close code of a stream that ends for such an error (RFC 6455, section 7.4.2)."""
 IDLE: Final = OURS + 408
 MAX_CONTROL: Final = 4096
-"""Characters of a control message; a longer text is a frame."""
+"""Characters of a control message: a longer text must be a frame."""
 
 
 class Wire(Protocol):
@@ -323,7 +324,7 @@ class Session:
             request.priority = priority_of(record)
             request.parameters = {**options.parameters, **request.parameters}
             result = await platform.statistics.infer(target, request)
-        note_result(platform, result, lease.waited_ms)
+        note_answer(platform, target, result, lease.waited_ms)
         used.taken = taken_by(result)
         return await write_result(self._request_id, result, len(request.payloads or ()), more)
 
@@ -363,6 +364,10 @@ def _read_frame(target: Target, data: bytes | str, max_items: int) -> InferenceR
 def _read_control(message: str) -> dict[str, Any] | None:
     """A control message, or None for a frame in JSON. Raises MalformedBody or BadRequest."""
     if len(message) > MAX_CONTROL:
+        if '"inputs"' not in message:  # a frame is read where it is worked on: here a look must do
+            raise BadRequest(
+                f"A control message has at most {MAX_CONTROL} characters, and a longer text `inputs`."
+            )
         return None
     try:
         said = orjson.loads(message)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from core.access.slots import STRIPES
@@ -12,6 +13,10 @@ from core.errors import LimitsUnavailable
 
 _NOWHERE: Final = -1
 _NO_LIMIT: Final = 1 << 62
+LOOKS: Final = 2
+"""Rows looked at for each new one: those that are over go twice as fast as others come."""
+MOST_LOOKS: Final = 64
+"""And where there is no room. A request must not wait for a look at all of them: 20 ms at the most slots."""
 _new = tuple.__new__  # in half the time of a NamedTuple's own
 
 
@@ -31,6 +36,8 @@ class OwnWindows:
 
     def __init__(self, slots: int) -> None:
         self._stripes: tuple[dict[bytes, Row], ...] = tuple({} for _ in range(STRIPES))
+        self._turns: tuple[deque[bytes], ...] = tuple(deque() for _ in range(STRIPES))
+        """The keys of each stripe, in the order in which they are looked at."""
         self._most = slots // STRIPES
 
     def lock(self, stripe: int) -> None:
@@ -47,12 +54,14 @@ class OwnWindows:
     def write(self, stripe: int, key: bytes, at: Row | None, kept: Stored, now_s: float) -> None:
         """See Table."""
         if at is None:
-            rows = self._stripes[stripe]
+            rows, turns = self._stripes[stripe], self._turns[stripe]
+            _forget(rows, turns, LOOKS, now_s)
             if len(rows) >= self._most:
-                _forget(rows, now_s)
+                _forget(rows, turns, MOST_LOOKS, now_s)
             if len(rows) >= self._most:
                 raise LimitsUnavailable("The server counts as many limits as it can.", retry_after_s=1)
             rows[key] = Row(kept)
+            turns.append(key)
         else:
             at.ends_s, at.number, at.before, at.hits = kept
 
@@ -73,20 +82,30 @@ class OwnWindows:
         return BegunWindows(found)
 
 
-def _forget(rows: dict[bytes, Row], now_s: float) -> None:
-    """Remove those that have no effect any more."""
-    for key in [key for key, row in rows.items() if row.ends_s <= now_s]:
-        rows.pop(key).number = _NOWHERE  # whoever still holds it finds it over
+def _forget(rows: dict[bytes, Row], turns: deque[bytes], looks: int, now_s: float) -> None:
+    """Look at the next so many, round and round, and remove those that have no effect any more."""
+    for _ in range(min(looks, len(turns))):
+        key = turns.popleft()
+        if rows[key].ends_s <= now_s:
+            rows.pop(key).number = _NOWHERE  # whoever still holds it finds it over
+        else:
+            turns.append(key)
 
 
 class BegunWindows:
     """All limits of a caller, where they are windows that are counted already and need not be looked for."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_from_s", "_rows", "_until_s", "_windows")
 
-    def __init__(self, rows: Sequence[tuple[int, int, Row]]) -> None:
-        self._rows = rows
-        """Of each window its amount, its length in seconds, and what is kept of it."""
+    def __init__(self, windows: Iterable[tuple[int, int, Row]]) -> None:
+        """`windows`: of each one its amount, its length in seconds, and what is kept of it."""
+        begun = [
+            (amount, length_s, row, row.number, (row.number + 1) * length_s) for amount, length_s, row in windows
+        ]
+        self._windows = tuple(begun)
+        self._rows = tuple([row for _, _, row, _, _ in begun])
+        self._from_s = max([ends_s - length_s for _, length_s, _, _, ends_s in begun], default=0)
+        self._until_s = min([ends_s for _, _, _, _, ends_s in begun], default=0)
 
     def one_more(self) -> LimitState | None:
         """Count one request in all of them: where it stands then. None, and nothing is counted, where a window is
@@ -96,18 +115,17 @@ class BegunWindows:
         a request has to touch.
         """
         now_s = time.time()
+        if not self._from_s <= now_s < self._until_s:
+            return None
         least, most, reset_s = _NO_LIMIT, 0, 0
-        for amount, length_s, row in self._rows:
-            if row.number != now_s // length_s:
-                return None
-            ends_s = (row.number + 1) * length_s
+        for amount, length_s, row, number, ends_s in self._windows:
             left = amount - row.hits - 1
             if row.before:
                 left -= int(row.before * (ends_s - now_s) / length_s)
-            if left < 0:
+            if left < 0 or row.number != number:
                 return None
             if left < least:
                 least, most, reset_s = left, amount, ends_s
-        for _, _, row in self._rows:
+        for row in self._rows:
             row.hits += 1
         return _new(LimitState, (most, least, reset_s))

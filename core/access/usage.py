@@ -11,6 +11,8 @@ from core.access.records import TokenRecord
 from core.database.repositories.usage import Key, Usage
 from core.database.session import Database
 
+PUT_DOWN: Final = 256
+"""Requests that wait to be counted, at most; to count so many takes a fifth of a millisecond."""
 MINUTES_HELD: Final = 180
 """While nothing can be written, older minutes are counted together with the one after them."""
 
@@ -51,10 +53,26 @@ class Counts:
         ) = map(sum, zip(astuple(self), other, strict=True))
 
 
+class Ended(NamedTuple):
+    """A request that was let in; `at` is in seconds of the epoch."""
+
+    at: float
+    record: TokenRecord
+    model: str
+    taken: Taken
+    bytes_in: int
+    bytes_out: int
+    failed: bool
+
+
 class UsageBook:
-    """The counts of one process. Belongs to one event loop; counting is some additions and no waiting."""
+    """The counts of one process. Belongs to one event loop; counting is some additions and no waiting.
+
+    Requests are put down as they end, and counted many at once, which is a fraction of the work.
+    """
 
     def __init__(self) -> None:
+        self._put_down: list[Ended] = []
         self._minutes: dict[int, dict[Key, Counts]] = {}
         self._minute = -1.0
         self._now: dict[Key, Counts] = {}
@@ -63,28 +81,34 @@ class UsageBook:
         self, record: TokenRecord, model: str, taken: Taken, bytes_in: int, bytes_out: int, *, failed: bool
     ) -> None:
         """Count one request that was let in. `model` must be a name in service, or empty: each one is kept."""
-        minute = time.time() // 60
-        if minute != self._minute:
-            self._begin(int(minute))
-        key = (record.owner.name, record.id, model)
-        counts = self._now.get(key)
-        if counts is None:
-            counts = self._now[key] = Counts()
-        items, tokens, engine_ms = taken
-        counts.requests += 1
-        if failed:
-            counts.errors += 1
-        counts.items += items
-        if tokens:
+        put_down = self._put_down
+        put_down.append(Ended(time.time(), record, model, taken, bytes_in, bytes_out, failed))
+        if len(put_down) >= PUT_DOWN:
+            self._count()
+
+    def _count(self) -> None:
+        for at, record, model, (items, tokens, engine_ms), bytes_in, bytes_out, failed in self._put_down:
+            minute = at // 60
+            if minute != self._minute:
+                self._begin(int(minute))
+            key = (record.owner.name, record.id, model)
+            counts = self._now.get(key)
+            if counts is None:
+                counts = self._now[key] = Counts()
+            counts.requests += 1
+            counts.errors += failed
+            counts.items += items
             counts.tokens += tokens
-        counts.engine_us += round(engine_ms * 1000)
-        counts.bytes_in += bytes_in
-        counts.bytes_out += bytes_out
+            counts.engine_us += round(engine_ms * 1000)
+            counts.bytes_in += bytes_in
+            counts.bytes_out += bytes_out
+        self._put_down.clear()
 
     async def write(self, database: Database) -> int:
         """Write what was counted since the last call; returns how many rows. Raises Unavailable, forgetting
         nothing.
         """
+        self._count()
         taken, self._minutes = self._minutes, {}
         self._minute = -1.0
         if not taken:

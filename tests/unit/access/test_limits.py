@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import parse
 
+from core.access import own_windows
 from core.access.counters import Counters, Table
 from core.access.limits import RateLimiter, RateUsedUp
-from core.access.own_windows import OwnWindows
+from core.access.own_windows import LOOKS, MOST_LOOKS, OwnWindows, Row
 from core.access.rates import parse_rates
 from core.access.records import TokenRecord
 from core.access.windows import LimitState, Window, one_more, subject_of
@@ -222,6 +224,42 @@ def test_a_window_whose_place_was_given_to_another_begins_anew(clock: list[float
     clock[0] = at  # set back: what was forgotten is not counted in
     assert begun.one_more() is None
     assert counters.hit(second)[2].remaining == 0
+
+
+def test_a_new_window_looks_at_few_of_those_there_are() -> None:
+    """However many there are: what is over makes room a few at a time, and none is kept for ever."""
+    table = OwnWindows(64 * 1000)
+    looked: list[bytes] = []
+
+    class Watched(Row):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "ends_s":
+                looked.append(b"")
+            return super().__getattribute__(name)
+
+    def add(number: int, ends_s: float, now_s: float) -> None:
+        looked.clear()
+        table.write(0, number.to_bytes(16, "big"), None, (ends_s, 0, 0, 1), now_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_windows, "Row", Watched)
+        for number in range(1000):
+            add(number, 500.0 if number < 900 else 100.0, 0.0)
+            assert len(looked) <= LOOKS
+        with pytest.raises(LimitsUnavailable):
+            add(1000, 900.0, 0.0)
+        assert len(looked) <= LOOKS + MOST_LOOKS
+        refused = 0
+        for number in range(1000, 1100):  # those that are over are the last to be looked at
+            while True:
+                try:
+                    add(number, 900.0, 200.0)
+                    break
+                except LimitsUnavailable:
+                    refused += 1
+                    assert len(looked) <= LOOKS + MOST_LOOKS
+        assert refused <= 900 / MOST_LOOKS + 1
+    assert table.in_use(200.0) == 1000
 
 
 def test_the_short_way_is_for_windows_alone(clock: list[float]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import cast
 
+import numpy as np
 import orjson
+import pytest
 
 from app.external.metrics_text import Observed, render
 from app.state import Platform
 from app.tallies import counts_of
 from core.control.totals import Report, Totals
-from core.metrics import Counts, ModelTraffic, VersionCounts
+from core.metrics import ANSWER_STAGES, STAGE_BOUNDS_MS, Counts, ModelTraffic, VersionCounts
 from core.serving.runner import RunnerStats
 
 MODELS = 1000
@@ -82,6 +84,23 @@ def test_a_shadow_is_told_by_outcome_and_side() -> None:
     assert 'pulvinar_shadow_seconds_total{model="m",version="2",side="shadow"} 0.075\n' in text
 
 
+def test_many_answers_are_counted_as_one_by_one() -> None:
+    """On the buckets' bounds, between them, below and beyond all."""
+    times_ms = np.array([0.0, 0.25, *STAGE_BOUNDS_MS, 0.75, 40_000.0])
+    answers = np.random.default_rng(7).choice(times_ms, (700, ANSWER_STAGES))
+    together, alone = VersionCounts(), VersionCounts()
+    for counts in (together, alone):
+        counts.answered(1, 2, 3, 4, 5, 15)
+        counts.waited(20)
+    together.answered_all(answers[:300])
+    together.answered_all(answers[300:])
+    for answer in answers.tolist():
+        alone.answered(*answer)
+    assert together.requests == alone.requests == {(200, "ok"): 701}
+    assert together.buckets == alone.buckets
+    assert together.sums_ms == pytest.approx(alone.sums_ms)
+
+
 def test_counts_come_through_json_as_they_are() -> None:
     counts = _counts(1)
     taken = counts.take()
@@ -95,6 +114,7 @@ def test_traffic_comes_through_json_as_it_is() -> None:
     traffic = ModelTraffic()
     for second in (100, 100, 101, 159):
         traffic.note(503 if second == 159 else 200, 5, second)
+    traffic.note_all(30, np.array([100.9, 101.0, 101.2, 160.0]))  # counted after others that came later
     again = ModelTraffic.from_json(traffic.to_json())
-    assert (again.requests, again.errors, again.total_ms) == (4, 1, 20)
-    assert again.rate(160.5) == traffic.rate(160.5) == 2 / 60
+    assert (again.requests, again.errors, again.total_ms) == (8, 1, 50)
+    assert again.rate(160.5) == traffic.rate(160.5) == 5 / 60

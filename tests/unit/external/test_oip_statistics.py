@@ -20,35 +20,29 @@ class Answering:
 
     model, version, task, modality = "m", 3, "tensor", "tensor"
 
-    def __init__(self, batch: int = -1, fails: bool = False) -> None:
-        spec = TensorSpec("x", "FP32", (batch, 2))
+    def __init__(self, fails: bool = False) -> None:
+        spec = TensorSpec("x", "FP32", (-1, 2))
         self.signature = Signature((spec,), (spec,))
         self.fails = fails
 
     async def infer(self, request: InferenceRequest) -> InferenceResult:
         if self.fails:
             raise RunFailed("No.")
-        timing = Timing(queue=1, preprocess=2, infer=3, postprocess=4, total=10.5)
-        return InferenceResult(self.model, self.version, self.task, timing)
+        timing = Timing(queue=1, batch_wait=0.5, preprocess=2, infer=3, postprocess=4, total=10.5)
+        items = len(request.payloads or ())
+        return InferenceResult(self.model, self.version, self.task, timing, items=items)
 
 
 def _told(statistics: Statistics, target: Any, runs: RunnerStats | None = None) -> dict[str, Any]:
     return statistics.of(target).to_json(target, runs or RunnerStats())
 
 
-@pytest.mark.parametrize(
-    ("batch", "request_", "items"),
-    [
-        (-1, InferenceRequest(inputs={"x": np.zeros((5, 2), np.float32)}), 5),
-        (5, InferenceRequest(inputs={"x": np.zeros((5, 2), np.float32)}), 1),
-        (-1, InferenceRequest(payloads=[Payload(b"")] * 3), 3),
-    ],
-)
-def test_success(batch: int, request_: InferenceRequest, items: int) -> None:
-    statistics, target = Statistics(), Answering(batch)
-    asyncio.run(statistics.infer(target, request_))
+def test_success() -> None:
+    statistics, target = Statistics(), Answering()
+    result = asyncio.run(statistics.infer(target, InferenceRequest(payloads=[Payload(b"")] * 3)))
+    statistics.of(target).succeeded(result)
     told = _told(statistics, target)
-    assert (told["name"], told["version"], told["inference_count"]) == ("m", "3", items)
+    assert (told["name"], told["version"], told["inference_count"]) == ("m", "3", 3)
     assert told["last_inference"] > 1.6e12
     parts = told["inference_stats"]
     assert parts["success"] == {"count": 1, "ns": 10_500_000}
@@ -57,6 +51,18 @@ def test_success(batch: int, request_: InferenceRequest, items: int) -> None:
     assert parts["compute_infer"] == {"count": 1, "ns": 3_000_000}
     assert parts["compute_output"] == {"count": 1, "ns": 4_000_000}
     assert parts["fail"] == parts["cache_hit"] == {"count": 0, "ns": 0}
+
+
+def test_many_successes_add_up_as_one_by_one() -> None:
+    statistics, alone, together = Statistics(), Answering(), Answering()
+    result = asyncio.run(statistics.infer(alone, InferenceRequest(payloads=[Payload(b"")] * 2)))
+    for _ in range(5):
+        statistics.of(alone).succeeded(result)
+    statistics.of(together).succeeded_all(10, np.array([[1, 0.5, 2, 3, 4, 10.5]] * 5), 1.7e9)
+    told = {name: _told(statistics, target) for name, target in (("alone", alone), ("together", together))}
+    assert told["together"].pop("last_inference") == 1_700_000_000_000
+    assert told["alone"].pop("last_inference") > 1.6e12
+    assert told["together"] == told["alone"]
 
 
 def test_failure() -> None:
