@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from app.bounds import engine_extras, media_limits, memory_budget, sequence_limits
-from app.ending import end_soon
+from app.ending import INTERRUPTED, MARGIN_S, end_now, end_within
 from app.lifespan import (
     make_store,
     media_threads,
@@ -49,17 +49,27 @@ async def supervise(settings: Settings, listener: socket.socket, read_settings: 
     """Serve with several workers on a bound socket until SIGTERM or SIGINT."""
     _listen(listener)
     async with AsyncExitStack() as stack:
-        stack.callback(end_soon)
         publisher = await _start_control(settings, stack)
         limits = SharedLimits(settings.access.limit_slots)
         stack.callback(limits.close)
         supervisor = Supervisor(settings, listener, publisher, limits)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stopping.set)
+            loop.add_signal_handler(number, _stop, supervisor, settings, number)
         loop.add_signal_handler(signal.SIGHUP, supervisor.reload_soon, read_settings)
         log.info("server.started", workers=settings.server.workers)
         await supervisor.run()
+    for number in (signal.SIGTERM, signal.SIGINT):  # asked for once more, it must not look like a crash
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(supervisor: Supervisor, settings: Settings, number: int) -> None:
+    """Begin a stop, which has an end; a second SIGINT is that end."""
+    if not supervisor.stopping.is_set():
+        end_within(settings.server.drain_s + MARGIN_S, asyncio.get_running_loop())
+        supervisor.stopping.set()
+    elif number == signal.SIGINT:
+        end_now(INTERRUPTED)
 
 
 async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher:
@@ -119,6 +129,7 @@ async def _start_control(settings: Settings, stack: AsyncExitStack) -> Publisher
         **listen(settings, publisher.tell_changed),
     }
     run_in_background(jobs, stack)
+    stack.callback(database.hurry)
     return publisher
 
 

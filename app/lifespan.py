@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -70,6 +70,8 @@ from core.tasks.registry import task_class
 log = structlog.get_logger(__name__)
 
 INCOMING_STALE_S = 24 * 3600.0
+AGAIN_S = 4.0
+"""After so long, who was cancelled and still runs is cancelled once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ async def lifespan(
         log.info("server.started", node=control.node)
         yield {"platform": platform}
         platform.stopping = True
+        database.hurry()
         log.info("server.stopping", node=control.node)
 
 
@@ -383,7 +386,12 @@ def _report_death(task: asyncio.Task[None]) -> None:
         log.error("background.died", task=task.get_name(), error=repr(task.exception()))
 
 
-async def _stop_tasks(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _stop_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel these and wait for their ends; again those that have not ended, for a cancellation can be lost."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=AGAIN_S)
+        if waiting:
+            log.warning("background.not_stopped", tasks=sorted(task.get_name() for task in waiting))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import uvicorn
+import uvloop
+from uvicorn.server import HANDLED_SIGNALS
 
-from app.ending import end_soon
+from app.ending import MARGIN_S, end_within, run_to_end
 from app.lifespan import Place
 from app.main import create_app
 from app.protocol import GOODBYE_S, Protocol
@@ -19,23 +23,50 @@ from app.tls import make_context, renew
 from app.websocket import WebSocketProtocol
 from core.settings import Settings
 
+LOOK_S: Final = 0.1
+
 
 class Server(uvicorn.Server):
-    """uvicorn's own, for which an orderly stop by a signal is a success: the process ends with 0."""
+    """uvicorn's own, in a process that is its alone; a stop by a signal is a success, and has an end."""
+
+    def __init__(self, config: uvicorn.Config, stop_s: float) -> None:
+        """`stop_s` is how long a stop may take before the process is ended by force."""
+        super().__init__(config)
+        self._stop_s = stop_s
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a stop; the process is to end by `end_now`."""
+        run_to_end(self.serve(sockets), uvloop.new_event_loop)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM as requests to stop, and do not raise them once more afterwards."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
+        """Take SIGINT and SIGTERM as requests to stop, to the last moment: afterwards the process ends."""
+        for number in HANDLED_SIGNALS:
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin a stop, which has an end."""
+        if not self.should_exit:
+            end_within(self._stop_s, self._loop)
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; a connection that was accepted in the last moment is told as well."""
+        """Stop; a connection that was accepted in the last moment is told as well.
+
+        A second SIGINT cuts it short.
+        """
         asyncio.get_running_loop().call_later(GOODBYE_S / 2, self._tell_connections)
-        await super().shutdown(sockets)
-        # Here and not at the end of the lifespan: an app may also live in a process that goes on, a test's.
-        end_soon()
+        closing = asyncio.create_task(super().shutdown(sockets), name="shutdown")
+        while not closing.done() and not self.force_exit:
+            await asyncio.wait([closing], timeout=LOOK_S)
+        if closing.done():
+            await closing
 
     def _tell_connections(self) -> None:
         for connection in list(self.server_state.connections):
@@ -53,7 +84,12 @@ def make_server(settings: Settings, read_settings: Callable[[], Settings] | None
         return settings
 
     reads = None if read_settings is None else read_and_renew
-    return Server(server_config(settings, read_settings=reads, context=context))
+    return Server(server_config(settings, read_settings=reads, context=context), stop_s(settings))
+
+
+def stop_s(settings: Settings) -> float:
+    """How long a stop may take in all."""
+    return settings.server.drain_s + MARGIN_S
 
 
 def server_config(

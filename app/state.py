@@ -11,6 +11,7 @@ from typing import Protocol, TypedDict
 from starlette.requests import Request
 
 from app.access import Access
+from app.answer_book import AnswerBook
 from app.external.oip_statistics import Statistics
 from app.recorder import Recorder
 from core.access.ip_rules import IpRules
@@ -70,6 +71,8 @@ class Platform:
     pipelines: ServedPipelines
     catalogue: Catalogue
     reconciler: Control
+    answers: AnswerBook = field(default_factory=AnswerBook)
+    """Those that are yet to be counted in the next three; `app.tallies` reads them when they are."""
     counts: Counts = field(default_factory=Counts)
     traffic: defaultdict[str, ModelTraffic] = field(default_factory=lambda: defaultdict(ModelTraffic))
     statistics: Statistics = field(default_factory=Statistics)

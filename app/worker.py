@@ -24,8 +24,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     gc.set_threshold(50_000, 20, 100)  # as run.py does it
     job: dict[str, Any] = orjson.loads(sys.stdin.buffer.readline())
+    from app.ending import end_now
     from app.lifespan import Place
-    from app.server import Server, server_config
+    from app.server import Server, server_config, stop_s
     from app.tls import make_context
     from core.access.limits import Share
     from core.logs import set_up_logs
@@ -36,10 +37,9 @@ def main() -> None:
     watch = threading.Thread(target=_end_with_control, args=[settings.server.drain_s], daemon=True)
     watch.start()
     place = Place(job["name"], Path(job["control"]), Share(**job["limits"]))
-    server = Server(server_config(settings, place, context=make_context(settings.tls)))
+    server = Server(server_config(settings, place, context=make_context(settings.tls)), stop_s(settings))
     server.run(sockets=[socket.socket(fileno=job["fd"])])
-    if not server.started:
-        sys.exit(1)
+    end_now(0 if server.started else 1)
 
 
 def _end_with_control(drain_s: float) -> None:

@@ -73,6 +73,8 @@ def log_at(least: str, *, as_json: bool = False) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    # It warns of each malformed body, which its sender is told: lines at the will of callers, of no request.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def _to_json(value: Any, **_: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from core.database.urls import driver_url, sqlite_path
 from core.errors import Unavailable
 
 _WRITES = "pulvinar_writes"
+_HURRIED = "hurried"
 _COMMITTING = "pulvinar_committing"
+HURRY_S = 2.5
 
 
 class Database:
@@ -57,6 +59,14 @@ class Database:
             await seal(session)
             committing = session.info[_COMMITTING] = asyncio.create_task(session.commit())
             await asyncio.shield(committing)
+
+    def hurry(self) -> None:
+        """The process is ending: from now on nobody waits long for a database that somebody else holds.
+
+        A task that waits for SQLite's lock cannot be hurried: its cancellation has to wait as well.
+        """
+        self._timeout_s = min(self._timeout_s, HURRY_S)
+        self._writing_engine = self._engine.execution_options(**{_WRITES: _HURRIED})
 
     async def ping(self) -> None:
         """Raise Unavailable unless the database answers a query within the timeout."""
@@ -114,6 +124,19 @@ def writing(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(**{_WRITES: True})
 
 
+class _Connection(sqlite3.Connection):
+    """One that lets go of the database when it is closed.
+
+    A statement that was cut off, by a cancelled task, is there until the task's traceback is. SQLite keeps a
+    connection for as long as its statements, and with it the lock of its transaction: nobody could write.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
 class _SqliteConnection(aiosqlite.Connection):
     """One that may be stopped more than once.
 
@@ -131,7 +154,9 @@ class _SqliteConnection(aiosqlite.Connection):
 
 
 async def _open_sqlite(path: Path, timeout_s: float) -> aiosqlite.Connection:
-    connection = _SqliteConnection(lambda: sqlite3.connect(path, timeout=timeout_s), iter_chunk_size=64)
+    connection = _SqliteConnection(
+        lambda: sqlite3.connect(path, timeout=timeout_s, factory=_Connection), iter_chunk_size=64
+    )
     thread = connection._thread
     thread.daemon = True  # one that was forgotten must not keep the process from ending
     # A connection that is cancelled is closed by its thread, a moment after everybody has let go of it; until then
@@ -168,6 +193,8 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads and then writes fails at once if another wrote in between, whatever the busy
     # timeout; one that takes the write lock when it begins waits for its turn.
     writes = connection.get_execution_options().get(_WRITES)
+    if writes == _HURRIED:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(HURRY_S * 1000)}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

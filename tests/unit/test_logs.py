@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
 
 from core.logs import log_at
 
@@ -50,3 +52,16 @@ def test_a_line_that_cannot_be_written_is_lost(monkeypatch: pytest.MonkeyPatch, 
     assert len(lines) == 2
     assert "to somebody" in lines[0]
     assert "of a library" in lines[1]
+
+
+def test_malformed_bodies_write_no_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their senders are told; who sends many must not fill the log with what belongs to no request."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    log_at("info")
+    parser = MultipartParser(b"edge")
+    with pytest.raises(MultipartParseError):
+        parser.write(b"no edge at all")
+    assert written.getvalue() == ""
+    logging.getLogger("another.library").warning("is heard")
+    assert "is heard" in written.getvalue()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from core.database.repositories.base import Repository
@@ -104,7 +104,7 @@ class Versions(Repository):
 
     async def hold(self, version: Version, until: datetime, report: Sequence[Mapping[str, Any]]) -> bool:
         """Keep a validation that is under way until `until`, with its report so far; False where it has ended."""
-        change = update(Version).where(Version.status == "validating", *_same(version.id, version.created_at))
+        change = update(Version).where(Version.id == version.id, Version.status == "validating")
         kept = change.values(claimed_until=until, report=[dict(row) for row in report])
         return affected(await self._session.execute(kept)) == 1
 
@@ -115,15 +115,11 @@ class Versions(Repository):
         *,
         report: Sequence[dict[str, Any]],
         signature: dict[str, Any] | None = None,
-        created_at: datetime | None = None,
     ) -> bool:
-        """End a validation with `valid` or `invalid`; False where it is not under way any more.
-
-        `created_at` is when the version that was validated was made: no verdict is about another one of its id.
-        """
+        """End a validation with `valid` or `invalid`; False where it is not under way any more."""
         change = (
             update(Version)
-            .where(Version.status == "validating", *_same(version_id, created_at))
+            .where(Version.id == version_id, Version.status == "validating")
             .values(status=status, report=[*report], signature=signature, claimed_until=None)
         )
         if affected(await self._session.execute(change)) == 0:
@@ -176,9 +172,3 @@ def _after(table: type[Version] | type[DerivedArtifact], last: int) -> Select[in
 
 def _unclaimed() -> Any:
     return or_(Version.claimed_until.is_(None), Version.claimed_until < utc_now())
-
-
-def _same(version_id: int, created_at: datetime | None) -> list[ColumnElement[bool]]:
-    """The row that was read, and none that has got its id since it was removed: SQLite gives ids again."""
-    made = [] if created_at is None else [Version.created_at == created_at]
-    return [Version.id == version_id, *made]

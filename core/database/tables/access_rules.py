@@ -7,14 +7,14 @@ from datetime import datetime
 from sqlalchemy import String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class AccessRule(Base):
     """One network that is allowed or denied."""
 
     __tablename__ = "access_rules"
-    __table_args__ = (UniqueConstraint("cidr", "action", "scope"),)
+    __table_args__ = (UniqueConstraint("cidr", "action", "scope"), ID_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     cidr: Mapped[str] = mapped_column(String(64))

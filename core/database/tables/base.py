@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import JSON, DateTime, MetaData
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
+
+ID_ONCE: Final[Mapping[str, Any]] = {"sqlite_autoincrement": True}
+"""Of tables whose ids are remembered elsewhere: SQLite gives the id of a row that is gone to no other."""
 
 
 def utc_now() -> datetime:

@@ -7,13 +7,14 @@ from datetime import datetime
 from sqlalchemy import BigInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class Import(Base):
     """One import that a server was asked for. State: running, done, failed, cancelled."""
 
     __tablename__ = "imports"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(String(63))

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class Model(Base):
     """A name that applications call."""
 
     __tablename__ = "models"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(63), unique=True)
@@ -42,7 +43,7 @@ class Version(Base):
     """One upload of a model. Status: uploaded, validating, valid, invalid, archived."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("model_id", "version"),)
+    __table_args__ = (UniqueConstraint("model_id", "version"), ID_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class Optimisation(Base):
     """One search. Status: queued, running, done, failed, cancelled."""
 
     __tablename__ = "optimisations"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class Pipeline(Base):
     """A name that applications call, and that no model has."""
 
     __tablename__ = "pipelines"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(63), unique=True)
@@ -32,7 +33,7 @@ class PipelineVersion(Base):
     """One definition, as it was uploaded; it was valid then, and never changes."""
 
     __tablename__ = "pipeline_versions"
-    __table_args__ = (UniqueConstraint("pipeline_id", "version"),)
+    __table_args__ = (UniqueConstraint("pipeline_id", "version"), ID_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     pipeline_id: Mapped[int] = mapped_column(ForeignKey("pipelines.id", ondelete="CASCADE"))

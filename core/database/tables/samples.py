@@ -7,14 +7,14 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class Sample(Base):
     """One input as an application would send it. Kind: `uploaded` or `live`."""
 
     __tablename__ = "samples"
-    __table_args__ = (UniqueConstraint("model_id", "sha256"),)
+    __table_args__ = (UniqueConstraint("model_id", "sha256"), ID_ONCE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))

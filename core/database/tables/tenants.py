@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 DEFAULT_TENANT = "default"
 """Owns the tokens that were given to nobody else; always there."""
@@ -17,6 +17,7 @@ class Tenant(Base):
     """A team, a product or a customer. Its name is what tokens, shares and usage know it by, and never changes."""
 
     __tablename__ = "tenants"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 from core.database.tables.tenants import DEFAULT_TENANT
 
 
@@ -15,6 +15,7 @@ class AccessToken(Base):
     """One application's key. A null restriction does not restrict; the secret itself is never kept."""
 
     __tablename__ = "access_tokens"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(128))

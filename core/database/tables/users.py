@@ -7,13 +7,14 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from core.database.tables.base import Base, utc_now
+from core.database.tables.base import ID_ONCE, Base, utc_now
 
 
 class User(Base):
     """Someone who may sign in. Roles: `admin` (all), `operator` (models, deployments), `viewer` (read)."""
 
     __tablename__ = "users"
+    __table_args__ = ID_ONCE
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)

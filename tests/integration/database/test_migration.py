@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from core.database import migration
-from core.database.session import make_engine
+from core.database.repositories import Users
+from core.database.session import Database, make_engine
 from core.database.tables import Base
 from core.database.urls import driver_url
 from core.errors import Conflict
 from migrations import HEAD
+from tests.databases import with_database
 
 ROOT = Path(__file__).parents[3]
 
@@ -200,3 +204,66 @@ def test_tokens_of_before_belong_to_a_tenant(bare_database_url: str) -> None:
     assert sorted(asyncio.run(on("SELECT name FROM tenants"))) == [("Team A",), ("default",)]
     asyncio.run(migration.downgrade(bare_database_url, "0009"))
     assert asyncio.run(on("SELECT tenant FROM access_tokens ORDER BY id")) == [(None,), (None,), ("Team A",)]
+
+
+def test_an_id_is_given_once(database_url: str) -> None:
+    async def work(database: Database) -> None:
+        async with database.transaction() as session:
+            first = (await Users(session).add("ada", "x", "admin")).id
+            await session.execute(sa.text("DELETE FROM users"))
+        async with database.transaction() as session:
+            assert (await Users(session).add("bob", "x", "admin")).id > first
+
+    with_database(database_url, work)
+
+
+def test_tables_give_an_id_once_after_all_migrations(tmp_path: Path) -> None:
+    """One that copies a table must say so again."""
+    asyncio.run(migration.upgrade(f"sqlite:///{tmp_path / 'p.db'}"))
+    with closing(sqlite3.connect(tmp_path / "p.db")) as database:
+        made = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+    once = {name for name, table in Base.metadata.tables.items() if table.dialect_kwargs["sqlite_autoincrement"]}
+    assert {name for name, sql in made.items() if "AUTOINCREMENT" in sql} == once
+    others = {name for name, table in Base.metadata.tables.items() if "id" in table.c} - once
+    # Of the first two nothing is removed; ids of the others are random, or known to nobody.
+    assert others == {"audit_log", "audit_head", "sessions", "recovery_codes"}
+
+
+def test_tables_are_copied_whole(tmp_path: Path) -> None:
+    """Rows, indexes, triggers and the ends of foreign keys of a database that is in use."""
+    url = f"sqlite:///{tmp_path / 'p.db'}"
+    asyncio.run(migration.upgrade(url, "0018"))
+    with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as database:
+        for table in Base.metadata.sorted_tables:
+            for number in (3, 7):
+                _fill(database, table, number)
+        before = _content(database)
+        asyncio.run(migration.upgrade(url, "0019"))
+        assert _content(database) == before
+        asyncio.run(migration.downgrade(url, "0018"))
+        assert _content(database) == before
+
+
+def _fill(database: sqlite3.Connection, table: sa.Table, number: int) -> None:
+    if table.name in ("audit_head", "revisions"):  # made by the migrations
+        return
+    columns = {row[1]: row for row in database.execute(f"PRAGMA table_info({table.name})")}
+    values = [_value(kind, number) for _, _, kind, _, _, _ in columns.values()]
+    names = ", ".join(f'"{name}"' for name in columns)
+    database.execute(f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(values))})", values)
+
+
+def _value(kind: str, number: int) -> object:
+    if kind in ("INTEGER", "BIGINT", "BOOLEAN"):
+        return number
+    return {"JSON": f'["{number}"]', "BLOB": b"%d" % number, "DATETIME": f"2026-01-0{number} 00:00:00"}.get(
+        kind, f"é{number}"
+    )
+
+
+def _content(database: sqlite3.Connection) -> dict[str, object]:
+    made = database.execute("SELECT name, tbl_name, type FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    tables = [name for name, _, kind in made if kind == "table" and not name.startswith(("sqlite", "alembic"))]
+    rows: dict[str, object] = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+    keys = {name: sorted(database.execute(f"PRAGMA foreign_key_list({name})")) for name in tables}
+    return {**rows, "": keys, "made": sorted(one for one in made if one[2] != "table")}

@@ -291,6 +291,35 @@ def test_the_end_waits_for_connections_of_those_who_were_cancelled(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+def test_who_is_cancelled_while_writing_keeps_nobody_from_writing(database_url: str) -> None:
+    """Its traceback lives as long as the task, and in it the statement that was cut off."""
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 900000) SELECT i FROM n"
+    rows = f"SELECT 'r' || i, i FROM ({slow}) AS n WHERE i > 899990"
+    write = f"INSERT INTO revisions (name, value) {rows} RETURNING name"
+
+    async def main() -> None:
+        database = Database(database_url, timeout_s=2)
+        await database.ping()
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with database.transaction() as session:
+                inside.set()
+                await session.execute(text(write))
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+        async with database.transaction() as session:
+            await Users(session).add("ada", "x", "admin")
+        await database.close()
+
+    asyncio.run(main())
+
+
 def test_who_is_cancelled_as_a_commit_ends_leaves_it_whole(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
