@@ -46,6 +46,12 @@ class DeploymentPut(Body):
     traffic: list[TrafficPart] | None = Field(None, min_length=1, max_length=16)
     engine: str = Field("auto", max_length=32, description="An engine's name, or `auto`.")
     device: str = Field("cpu", max_length=32, pattern=r"^[a-z]+(:\d+)?$", description="`cpu`, `cuda:0` …")
+    precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
+        None, description="What the engine that is named computes in; null leaves it to the engine."
+    )
+    hint: Literal["latency", "throughput"] | None = Field(
+        None, description="What the engine `openvino` divides its threads for; null leaves it to the engine."
+    )
     instances: int = Field(1, ge=1, le=64, description="At least so many batches may run side by side.")
     max_instances: int | None = Field(
         None, ge=1, le=64, description="At most so many, as the load asks; null for one a core on `cpu`."
@@ -108,6 +114,8 @@ class Desired(Answer):
     traffic: list[TrafficPart]
     engine: str
     device: str
+    precision: str | None = None
+    hint: str | None = None
     instances: int
     max_instances: int | None = None
     max_batch: int

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from app.cli import samples
 from app.cli.apply import apply
@@ -77,13 +78,20 @@ def deploy_command(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model's name.")],
     version: Annotated[int, typer.Option(min=1, help="Which version.")],
+    engine: Annotated[str, typer.Option(help="By which engine.")] = "auto",
+    device: Annotated[str, typer.Option(help="On which device: cpu, cuda:0 …")] = "cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="What that engine computes in: fp32, bf16, fp16, int8.")
+    ] = None,
+    hint: Annotated[str | None, typer.Option(help="Of the engine openvino: latency or throughput.")] = None,
 ) -> None:
     """Deploy a version; a running server takes it over within a second."""
     settings = settings_of(context)
+    wanted = {"version": version, "engine": engine, "device": device, "precision": precision, "hint": hint}
 
     async def work() -> None:
         async with ready_database(settings) as database:
-            await _deploy(settings, database, name, {"version": version})
+            await _deploy(settings, database, name, wanted)
 
     run(work)
 
@@ -169,7 +177,11 @@ async def _fetch(
     from core.control.actor import COMMAND_LINE
     from core.control.imports import import_source
     from core.control.validations import claim_end
+    from core.store.names import check_model_name
+    from core.store.sources.source import parse_source
 
+    parse_source(source)  # before anything is said of fetching
+    check_model_name(name)
     fetcher = make_fetcher(settings, store)
     with typer.progressbar(length=0, label=f"Fetching {name}") as bar:
 
@@ -204,7 +216,11 @@ async def _deploy(settings: Settings, database: Database, name: str, wanted: dic
     from core.control.deploying import deploy
     from schemas.deployments import DeploymentPut
 
-    body = DeploymentPut.model_validate(wanted).model_dump()
+    try:
+        body = DeploymentPut.model_validate(wanted).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['msg']}.", param_hint=f"--{first['loc'][0]}") from None
     async with database.transaction() as session:
         row = await deploy(session, name, body, settings.inference, COMMAND_LINE)
         generation = row.generation

@@ -182,8 +182,9 @@ def _show(row: Optimisation) -> None:
     if row.recommendation is None:
         typer.echo(f"The search {row.status}. {row.reason}".strip())
         return
-    typer.echo(
-        f"Recommended: trial {row.recommendation['trial']}, {row.recommendation['gain']:.2f} times the reference."
-    )
+    number = row.recommendation["trial"]
+    typer.echo(f"Recommended: trial {number}, {row.recommendation['gain']:.2f} times the reference.")
+    if any(trial["number"] == number and trial.get("reference") for trial in row.trials):
+        typer.echo("  That is the model as it was uploaded: there is nothing to apply.")
     for reason in (*row.recommendation["reasons"], *row.recommendation["samples"].get("bounded", ())):
         typer.echo(f"  {reason}")

@@ -14,11 +14,12 @@ import typer
 
 from app.cli.context import Flags, ensure_migrated, run, settings_of
 from app.cli.pid import pid_file
-from app.ending import end_now
+from app.ending import INTERRUPTED, end_now, run_to_end
 from app.listener import bind
 from app.open_files import allow_connections
 from app.tls import make_context
 from app.tracing_extra import check_tracing
+from core.engines.heap import use_one_arena
 from core.logs import set_up_logs
 from core.setting_sources import load_settings
 from core.settings import InvalidSettings, Settings
@@ -31,6 +32,7 @@ NOT_STARTED, CANNOT_LISTEN = 3, 4
 
 def serve(context: typer.Context) -> None:
     """Serve the APIs (the default command)."""
+    use_one_arena()
     settings = settings_of(context)
     _check(settings)
     flags: Flags = context.obj
@@ -54,10 +56,9 @@ def serve(context: typer.Context) -> None:
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         log.info("server.starting", url=url, workers=settings.server.workers)
         with pid_file(settings.data_dir):
-            (_serve_with_workers if settings.server.workers > 1 else _serve_alone)(
-                settings, listener, read_settings
-            )
-    end_now()
+            serve = _serve_with_workers if settings.server.workers > 1 else _serve_alone
+            code = serve(settings, listener, read_settings)
+    end_now(code)
 
 
 def _check(settings: Settings) -> None:
@@ -79,23 +80,23 @@ def _bound(settings: Settings) -> socket.socket:
         raise typer.Exit(CANNOT_LISTEN) from error
 
 
-def _serve_alone(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> None:
+def _serve_alone(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> int:
     from app.server import make_server
 
     server = make_server(settings, read_settings)
     server.run([listener])
-    if not server.started:
-        raise typer.Exit(NOT_STARTED)
+    if server.force_exit:
+        return INTERRUPTED
+    return 0 if server.started else NOT_STARTED
 
 
-def _serve_with_workers(
-    settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]
-) -> None:
+def _serve_with_workers(settings: Settings, listener: socket.socket, read_settings: Callable[[], Settings]) -> int:
     import uvloop
 
     from app.control_process import supervise
 
-    uvloop.run(supervise(settings, listener, read_settings))
+    run_to_end(supervise(settings, listener, read_settings), uvloop.new_event_loop)
+    return 0
 
 
 async def prepare(settings: Settings) -> str | None:

@@ -37,7 +37,7 @@ class Choice:
     converted: bool = False
     """Whether the file is another than was uploaded, so that what its manifest says of tensors is not its own."""
     precision: str = ""
-    """What it computes in, where a search has found that out."""
+    """What it computes in, where a search has found that out or a deployment says so."""
     note: str = ""
     """Why a recommendation is not followed, as a sentence; empty where it is, or where there is none."""
     plain: bool = True
@@ -70,7 +70,8 @@ async def choose(
     """
     optimisation = desired.optimised.get(str(version)) if desired.engine == "auto" else None
     if optimisation is None:
-        return by_format(desired.engine, format_, artifact)
+        named = by_format(desired.engine, format_, artifact)
+        return replace(named, extra=desired.engine_extra, precision=desired.precision or "")
     found = await _by_recommendation(session, store, optimisation, format_, artifact)
     return found if isinstance(found, Choice) else as_uploaded(format_, artifact, optimisation, found)
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.control.actor import Actor
 from core.database.repositories.defaults import DefaultTargets
 from core.database.session import Database
-from core.errors import Conflict, NotFound, Unprocessable
+from core.errors import Conflict, ModelNotFound, NotFound, Unprocessable
 from core.serving.catalogue import Catalogue
 
 MODALITIES = ("image", "audio", "text", "tensor")
@@ -52,5 +52,7 @@ class Defaults:
     def _modality(self, name: str) -> str:
         targets = self._catalogue.callable_targets(name)
         if not targets:
-            raise self._catalogue.why_not(name)
+            error = self._catalogue.why_not(name)
+            # Its words are for callers with a token; whoever sets defaults may see every model.
+            raise ModelNotFound(f"There is no model {name[:64]!r} in service.") if error.status == 404 else error
         return targets[0].modality

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.control.actor import SYSTEM, Actor
 from core.control.desired import DesiredDeployment
+from core.control.engine_choice import check_engine, check_options, chosen_options
 from core.control.optimising import recommended_for
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
 from core.database.tables import Deployment, Model, Version
-from core.engines.registry import engine_class, engines_for
-from core.errors import Conflict, ModelNotFound, NotFound, Unprocessable
+from core.errors import Conflict, ModelNotFound, NotFound
 from core.settings import InferenceSettings
 
 
@@ -40,19 +41,22 @@ async def deploy(
 ) -> Deployment:
     """Desire what `wanted` (the body of `PUT …/deployment`) says, with defaults filled in.
 
-    Raises ModelNotFound, NotFound for a version, Conflict for one that is not valid, Unprocessable for an engine.
+    Raises ModelNotFound, NotFound for a version, Conflict for one that is not valid, Unprocessable for an engine
+    or an option of it.
     """
     model = await find_model(session, name)
     spec = {key: value for key, value in wanted.items() if key not in ("version", "traffic")}
     spec["traffic"] = wanted.get("traffic") or [{"version": wanted["version"], "weight": 1.0, "mode": "live"}]
-    await _check_versions(session, model, spec["traffic"], str(spec.get("engine", "auto")))
+    engine = str(spec.get("engine", "auto"))
+    await _check_versions(session, model, spec["traffic"], engine)
+    await to_thread(check_options, engine, str(spec.get("device", "cpu")), chosen_options(spec))
     hints = await _batching_hints(session, model, spec["traffic"])
     for key in ("max_batch", "max_delay_ms", "queue_size", "timeout_ms"):
         if spec.get(key) is None:
             spec[key] = hints.get(key, getattr(defaults, key, 0))
     if spec.get("max_tokens") is None and "max_tokens" in hints:
         spec["max_tokens"] = hints["max_tokens"]
-    if spec.get("engine", "auto") == "auto":
+    if engine == "auto":
         spec["optimised"] = await recommended_for(session, model.id, spec["traffic"])
     there = await Deployments(session).get(model.id)
     before = {"generation": there.generation, "running": there.running, **there.spec} if there else None
@@ -131,12 +135,4 @@ async def _check_versions(
             raise Conflict(
                 f"Version {row.version} of {model.name} is {row.status}; only a valid version can be deployed."
             )
-        _check_engine(engine, row.format)
-
-
-def _check_engine(engine: str, format_: str) -> None:
-    if engine == "auto":
-        return
-    engine_class(engine)
-    if engine not in engines_for(format_):
-        raise Unprocessable(f"The engine {engine} does not run {format_} models.")
+        check_engine(engine, row.format)

@@ -37,6 +37,10 @@ class DesiredDeployment:
     traffic: tuple[TrafficShare, ...] = ()
     engine: str = "auto"
     device: str = "cpu"
+    precision: str | None = None
+    """What the engine is to compute in; None leaves it to the engine, or with `auto` to a search."""
+    hint: str | None = None
+    """`latency` or `throughput`, for an engine that can be told; None leaves it to the engine."""
     instances: int = 1
     max_instances: int | None = None
     """Up to how many slots follow the load; None for as many as there are cores, on `cpu`."""
@@ -64,12 +68,20 @@ class DesiredDeployment:
     """As the row says it, so that it can be desired again."""
 
     @property
+    def engine_extra(self) -> dict[str, str]:
+        """The options of the engine that are chosen."""
+        both = {"precision": self.precision, "hint": self.hint}
+        return {name: word for name, word in both.items() if word is not None}
+
+    @property
     def load_key(self) -> tuple[Any, ...]:
         """All that a loaded version depends on: while it stays the same, the version need not be loaded again."""
         return (
             self.origin,
             self.engine,
             self.device,
+            self.precision,
+            self.hint,
             self.instances,
             self.max_instances,
             self.max_batch,
@@ -104,6 +116,8 @@ def desired_from_row(
     names = (
         "engine",
         "device",
+        "precision",
+        "hint",
         "instances",
         "max_instances",
         "max_batch",

@@ -34,7 +34,7 @@ def example_inputs(make_task: MakeTask, signature: Signature) -> Arrays | None:
     try:
         task = make_task(signature)
         example = example_of(task)
-        return None if example is None else task.preprocess([example], {}).inputs
+        return None if example is None else task.preprocess([example], task.example_parameters()).inputs
     except PlatformError as error:
         log.warning("model.no_example", error=error.message)
         return None

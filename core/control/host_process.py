@@ -76,11 +76,13 @@ class HostProcess:
 
     async def stop(self) -> None:
         """End the host; nothing of it is left afterwards."""
-        if self._keeper is not None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
             self.log.note("The process is being ended.")
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         await self._end()
+        self._job = {}  # it has an example of the model's inputs
 
     async def _keep(self, process: Process) -> None:
         deaths = 0

@@ -132,8 +132,7 @@ class Validations:
         signature: dict[str, Any] | None = None,
     ) -> None:
         async with self._database.transaction() as session:
-            made = version.created_at
-            await Versions(session).finish(version.id, status, report=report, signature=signature, created_at=made)
+            await Versions(session).finish(version.id, status, report=report, signature=signature)
 
     async def _sleep(self) -> None:
         try:

@@ -67,6 +67,14 @@ class Engine(ABC):
     def info(cls) -> EngineInfo:
         """Say whether this engine works on this machine, with its version and devices."""
 
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """Which of `extra` a deployment may choose on this device: `precision`, `hint`, and the words of each.
+
+        Nothing, unless an engine says so. Raises EngineUnavailable where it has no such device.
+        """
+        return {}
+
     @abstractmethod
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Load the model file `artifact`. Raises LoadFailed with a sentence that says what to mend."""

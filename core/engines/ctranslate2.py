@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,6 +49,7 @@ _TYPES: Final = {
     "bf16": "bfloat16",
     "fp16": "float16",
 }
+_PRECISIONS: Final = ("fp32", "int8", "bf16", "fp16")
 _NOISE: Final = re.compile(r"(?!)")
 
 Row = tuple[int, ...]
@@ -91,13 +92,19 @@ class Ctranslate2Engine(Engine):
             cls.name, available=True, version=found, devices=("cpu", *cuda), precisions=("fp32", "int8")
         )
 
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """What the library computes in well on such a device."""
+        known = _library().get_supported_compute_types(device.partition(":")[0])
+        return {"precision": tuple(ours for ours in _PRECISIONS if _TYPES[ours] in known)}
+
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Load the folder of `artifact`, its `model.bin`. Raises LoadFailed or EngineUnavailable."""
         refuse_unknown(options.extra, ("precision",))
         precision = choice(options.extra, "precision", tuple(_TYPES))
         self._library = library = _library()
         device, index = _device(library, options.device)
-        vocabulary = read_vocabulary(artifact.parent)
+        self._start, self._tokens, self._languages = _places(artifact.parent)
         try:
             self._model = model = library.models.Whisper(
                 str(artifact.parent),
@@ -110,18 +117,14 @@ class Ctranslate2Engine(Engine):
             mels = int(model.n_mels)
         except Exception as error:
             raise LoadFailed(f"CTranslate2 cannot load the model: {sentence(error, _NOISE, artifact)}") from error
-        self._start = vocabulary.index(_START) if _START in vocabulary else -1
-        if self._start < 0:
-            raise LoadFailed(f"The vocabulary has no {_START}: this is no Whisper model's.")
-        self._tokens = len(vocabulary)
-        self._languages = {token: place for place, token in enumerate(vocabulary) if _is_language(token)}
         self._signature = _signature(mels)
         self._memory_bytes = artifact.stat().st_size
         return self._signature
 
     def run(self, inputs: Tensors) -> dict[str, np.ndarray[Any, Any]]:
         """One batch; rows that ask for the same are decoded together. Nothing is cast. Raises RunFailed."""
-        if self._model is None:
+        model = self._model  # kept until the run has ended, whoever closes meanwhile
+        if model is None:
             raise RunFailed("The model is not loaded.")
         features, prompts, temperatures, beams = ordered(inputs, self._signature)
         rows = len(features)
@@ -136,9 +139,9 @@ class Ctranslate2Engine(Engine):
         for (start, beam, temperature), places in groups.items():
             part = np.ascontiguousarray(features[places])
             if start < 0:
-                self._detect(part, places, outputs)
+                self._detect(model, part, places, outputs)
             else:
-                self._generate(part, prompts[places].tolist(), beam, temperature, places, outputs)
+                self._generate(model, part, prompts[places].tolist(), beam, temperature, places, outputs)
         return outputs
 
     def shrink(self, inputs: Tensors) -> None:
@@ -164,6 +167,7 @@ class Ctranslate2Engine(Engine):
 
     def _generate(
         self,
+        model: Any,
         features: np.ndarray[Any, Any],
         prompts: list[list[int]],
         beam: int,
@@ -175,7 +179,7 @@ class Ctranslate2Engine(Engine):
         if temperature > 0:
             how = {"beam_size": 1, "num_hypotheses": _BEST_OF, "sampling_topk": 0}
         results = self._call(
-            "generate",
+            model.generate,
             features,
             prompts,
             max_length=MAX_TOKENS,
@@ -193,19 +197,23 @@ class Ctranslate2Engine(Engine):
             outputs["no_speech"][place] = result.no_speech_prob
 
     def _detect(
-        self, features: np.ndarray[Any, Any], places: Sequence[int], outputs: dict[str, np.ndarray[Any, Any]]
+        self,
+        model: Any,
+        features: np.ndarray[Any, Any],
+        places: Sequence[int],
+        outputs: dict[str, np.ndarray[Any, Any]],
     ) -> None:
-        if not self._model.is_multilingual:
-            self._call("encode", features)
+        if not model.is_multilingual:
+            self._call(model.encode, features)
             return
-        for place, ranked in zip(places, self._call("detect_language", features), strict=True):
+        for place, ranked in zip(places, self._call(model.detect_language, features), strict=True):
             token, probability = ranked[0]
             outputs["tokens"][place, 0] = self._languages[token]
             outputs["log_probability"][place] = np.log(max(probability, 1e-10))
 
-    def _call(self, name: str, features: np.ndarray[Any, Any], *args: Any, **how: Any) -> Any:
+    def _call(self, method: Any, features: np.ndarray[Any, Any], *args: Any, **how: Any) -> Any:
         try:
-            return getattr(self._model, name)(self._library.StorageView.from_array(features), *args, **how)
+            return method(self._library.StorageView.from_array(features), *args, **how)
         except PlatformError:
             raise
         except Exception as error:
@@ -230,6 +238,18 @@ def read_vocabulary(folder: Path) -> list[str]:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise LoadFailed("vocabulary.json must be a list of tokens.")
     return tokens
+
+
+def _places(folder: Path) -> tuple[int, int, dict[str, int]]:
+    """The start token's place, how many tokens there are, and the languages' places. Raises LoadFailed.
+
+    The words themselves are some megabytes of small objects, which have gone before the model comes.
+    """
+    vocabulary = read_vocabulary(folder)
+    if _START not in vocabulary:
+        raise LoadFailed(f"The vocabulary has no {_START}: this is no Whisper model's.")
+    languages = {token: place for place, token in enumerate(vocabulary) if _is_language(token)}
+    return vocabulary.index(_START), len(vocabulary), languages
 
 
 def _signature(mels: int) -> Signature:

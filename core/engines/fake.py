@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -23,6 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.engines.base import Engine, EngineInfo, EngineOptions, Tensors
+from core.engines.extras import choice, refuse_unknown
 from core.engines.inputs import ordered
 from core.errors import LoadFailed, RunFailed
 from core.signature import NUMPY_DTYPES, Signature, TensorSpec
@@ -61,8 +63,15 @@ class FakeEngine(Engine):
         """Always available."""
         return EngineInfo(cls.name, available=True, version="1", devices=("cpu",), precisions=("fp32",))
 
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """One of one."""
+        return {"precision": ("fp32",)}
+
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Read the JSON, sleep and allocate as it says. Raises LoadFailed."""
+        refuse_unknown(options.extra, ("precision",))
+        choice(options.extra, "precision", ("fp32",))
         model, self._signature = _read(artifact)
         time.sleep(model.load_ms / 1000)
         if model.fail == "load":

@@ -16,6 +16,7 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
 _WHILE_LOADING_BYTES: Final = 1 << 20
 """From this size on a block is a mapping of its own while a model loads: it goes back the moment it is freed."""
 _ELSE_BYTES: Final = 32 << 20
@@ -27,6 +28,18 @@ def trim_heap() -> None:
     """Let the C library hand free pages back. Blocks for some milliseconds."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def use_one_arena() -> None:
+    """Let all threads of this process take their memory from one heap; to be called before there are others.
+
+    Otherwise nearly every thread gets one of its own, and loads that come now to this thread, now to that, leave
+    free memory at the end of each, where `trim_heap` does not reach. What the environment says goes first.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ or "arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 class _Loads:

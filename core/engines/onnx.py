@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,11 @@ class OnnxEngine(Engine):
             devices=devices(library),
             precisions=("fp32", "fp16", "int8"),
         )
+
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """It computes in what the model is written in, by the providers that it takes by itself."""
+        return {"precision": ("fp32",)}
 
     @classmethod
     def providers(cls) -> tuple[str, ...]:

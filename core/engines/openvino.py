@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -28,6 +28,7 @@ from core.signature import NUMPY_DTYPES, Signature, TensorSpec
 _HINT: Final = "pip install 'pulvinar[openvino]'"
 _OPTIONS: Final = ("precision", "hint", "streams")
 _PRECISIONS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_HINTS: Final = ("latency", "throughput")
 _MOST_STREAMS: Final = 1024
 _BF16: Final = NUMPY_DTYPES["BF16"]
 _INT32: Final = np.iinfo(np.int32)
@@ -86,6 +87,13 @@ class OpenvinoEngine(Engine):
             devices=tuple(_our_name(device) for device in core.available_devices),
             precisions=_precisions(core, "CPU"),
         )
+
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """The precisions that floating-point operators can compute in there, and both hints."""
+        core = _library().Core()
+        able = _precisions(core, _device(core, device))
+        return {"precision": tuple(word for word in able if word in _PRECISIONS), "hint": _HINTS}
 
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Read and compile; an `.xml` finds its `.bin` beside it. Raises LoadFailed or EngineUnavailable."""
@@ -181,7 +189,7 @@ def _config(options: EngineOptions, device: str, precisions: Sequence[str]) -> d
         raise EngineUnavailable(f"The device {options.device} does not compute in {precision}.")
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-        "PERFORMANCE_HINT": choice(options.extra, "hint", ("latency", "throughput")).upper(),
+        "PERFORMANCE_HINT": choice(options.extra, "hint", _HINTS).upper(),
     }
     streams = whole(options.extra, "streams", 0, _MOST_STREAMS)
     if streams:

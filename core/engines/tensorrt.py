@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,11 @@ class TensorrtEngine(Engine):
             precisions=("fp32", "fp16") if _has_fp16_flag(library) else ("fp32",),
         )
 
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """What this version can be told to compute in."""
+        return {"precision": ("fp32", "fp16") if _has_fp16_flag(_library()) else ("fp32",)}
+
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Find the plan in the cache or build it, for minutes. Raises LoadFailed or EngineUnavailable."""
         refuse_unknown(options.extra, _OPTIONS)
@@ -111,6 +117,8 @@ class TensorrtEngine(Engine):
             if cuda is None:
                 raise RunFailed("The model is not loaded.")
             arrays = [np.asarray(array, order="C") for array in ordered(inputs, self._signature)]
+            if (nothing := answer_to_nothing(self._signature, arrays)) is not None:
+                return nothing
             try:
                 cuda.enter()
                 return self._run(cuda, arrays)
@@ -214,6 +222,16 @@ def refuse_plan(*, trusted: bool) -> None:
             "The file is a TensorRT plan, which holds code for one GPU: upload the ONNX file it was built from, "
             "or have the administrator set engines.trust_plans."
         )
+
+
+def answer_to_nothing(
+    signature: Signature, arrays: Sequence[np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]] | None:
+    """The outputs of a batch of none, which plans do not run; None for any other batch."""
+    if not arrays or not all(array.ndim and len(array) == 0 for array in arrays):
+        return None
+    shapes = {spec.name: (0, *(max(size, 0) for size in spec.shape[1:])) for spec in signature.outputs}
+    return {spec.name: np.empty(shapes[spec.name], NUMPY_DTYPES[spec.dtype]) for spec in signature.outputs}
 
 
 def _build(library: ModuleType, artifact: Path, precision: str, max_batch: int) -> bytes:

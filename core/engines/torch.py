@@ -6,7 +6,7 @@ What a model could do before it is loaded is looked at in `torch_script` and `to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -70,6 +70,11 @@ class TorchEngine(Engine):
         cuda = ("cuda:0",) if not found.endswith("+cpu") and _DRIVER.exists() else ()
         return EngineInfo(cls.name, available=True, version=found, devices=("cpu", *cuda), precisions=_PRECISIONS)
 
+    @classmethod
+    def choices(cls, device: str) -> Mapping[str, Sequence[str]]:
+        """Both precisions, on every device."""
+        return {"precision": _PRECISIONS}
+
     def load(self, artifact: Path, options: EngineOptions) -> Signature:
         """Look at the file, then open it. Raises LoadFailed or EngineUnavailable."""
         refuse_unknown(options.extra, ("precision", "inputs", "outputs"))
@@ -129,8 +134,10 @@ class TorchEngine(Engine):
 
     def close(self) -> None:
         """Drop the model; runs that are under way keep theirs until they end."""
-        self._call = None
+        loaded, self._call = self._call is not None, None
         self._memory_bytes = 0
+        if loaded and self._device != "cpu":  # PyTorch keeps what it has on a GPU for its next tensors
+            import_module("torch").cuda.empty_cache()
         trim_heap()
 
     def _precisely(self, library: ModuleType) -> Any:

@@ -38,7 +38,8 @@ class GraphedCall:
     def __call__(self, tensors: Sequence[Any]) -> Sequence[Any]:
         """Run one batch."""
         with self._lock, self._library.cuda.device(self._device):
-            captured = self._graph(tensors)
+            # An empty batch has no kernels to keep.
+            captured = self._graph(tensors) if all(tensor.numel() for tensor in tensors) else None
             if captured is None:
                 return [_to_cpu(value) for value in self._call([self._to_gpu(tensor) for tensor in tensors])]
             for buffer, tensor in zip(captured.inputs, tensors, strict=True):
@@ -79,7 +80,7 @@ class GraphedCall:
         return _Captured(graph, inputs, outputs)
 
     def _to_gpu(self, tensor: Any) -> Any:
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return (tensor.pin_memory() if tensor.numel() else tensor).to(self._device, non_blocking=True)
 
 
 def _to_cpu(value: Any) -> Any:

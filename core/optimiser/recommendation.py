@@ -125,12 +125,13 @@ def _reasons(
     if chosen is base:
         reasons = ["The reference stays: nothing that may be chosen is better by more than the noise."]
         if best is not base:
-            reasons.append(f"The best other, {best.candidate.label}, is {gain:.2f} times; {needed:.2f} is needed.")
+            is_so = f"{best.candidate.label}, is {gain:.2f} {_UNITS[objective]}"
+            reasons.append(f"The best other, {is_so}; {needed:.2f} is needed.")
     else:
         reasons = [f"{chosen.candidate.label} is {gain:.2f} {_UNITS[objective]}."]
         reasons += _fidelity_reason(chosen)
     reasons.append(f"Repeats of the reference differed by {noise:.0%} on this machine.")
-    reasons += _better_but_rejected(chosen, base, trials)
+    reasons += _better_but_rejected(chosen, base, trials, _UNITS[objective])
     if synthetic:
         reasons.append("There are no samples: inputs were random, so nothing lossy is chosen.")
     return reasons
@@ -143,10 +144,12 @@ def _fidelity_reason(chosen: TrialResult) -> list[str]:
     return [f"On {fidelity.items} judging items, {fidelity.loss:.2%} {fidelity.loss_label}."]
 
 
-def _better_but_rejected(chosen: TrialResult, base: TrialResult, trials: Sequence[TrialResult]) -> list[str]:
+def _better_but_rejected(
+    chosen: TrialResult, base: TrialResult, trials: Sequence[TrialResult], unit: str
+) -> list[str]:
     least = _gain(chosen, base)
     rejected = [t for t in trials if t.status == "rejected" and t.speedup is not None and t.speedup > least]
-    return [f"{t.candidate.label} is {t.speedup:.2f} times, but: {t.reason}" for t in rejected[:3]]
+    return [f"{t.candidate.label} is {t.speedup:.2f} {unit}, and was rejected. {t.reason}" for t in rejected[:3]]
 
 
 def pareto(trials: Sequence[TrialResult]) -> list[int]:

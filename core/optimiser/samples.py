@@ -61,7 +61,7 @@ def engine_inputs(sample: StoredSample, task: Task, signature: Signature) -> dic
         return _fit(_load_all(data), signature)
     if sample.media_type == "application/json":
         return _fit(tensors_from_json(_json(data)["inputs"], signature), signature)
-    return task.preprocess([Payload(data, sample.media_type)], {}).inputs
+    return task.preprocess([Payload(data, sample.media_type)], task.example_parameters()).inputs
 
 
 def synthetic(

@@ -28,13 +28,20 @@ explains, less than a caller notices."""
 OWN_PART = 0.03
 """A run in which its thread computes for less than this part of the time waits for something else: a device."""
 
+SHORT_S = 0.001
+
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 Outputs = dict[str, np.ndarray[Any, Any]]
 
 
-def busy_seconds(seconds: float, own_s: float) -> float:
-    """What a run of `seconds` cost: its thread's own time where that computes; others' turns do not count."""
-    return own_s if own_s > OWN_PART * seconds else seconds
+def busy_seconds(seconds: float, own_s: float, threads: int) -> float:
+    """What a run of `seconds` cost: where its thread computes alone, its own time; others' turns do not count.
+
+    Of several threads, one's own time leaves out that it waits for the others, which runs of few items do most.
+    But what is short is hardly divided, and easily disturbed.
+    """
+    alone = threads == 1 or own_s < SHORT_S
+    return own_s if alone and own_s > OWN_PART * seconds else seconds
 
 
 class Batch:
@@ -137,7 +144,7 @@ class EngineWorker:
         while (batch := self._inbox.get()) is not None:
             began, own_began = time.monotonic(), time.thread_time()
             self._run_batch(batch)
-            batch.busy_s = busy_seconds(batch.ended_at - began, time.thread_time() - own_began)
+            batch.busy_s = busy_seconds(batch.ended_at - began, time.thread_time() - own_began, batch.threads)
             try:
                 self._loop.call_soon_threadsafe(self._finish, batch)
             except RuntimeError:  # the loop is closed: nobody is waiting any more

@@ -51,7 +51,7 @@ def warm_up(
     inputs = warm_up_inputs(signature)
     if inputs is not None:
         _run_each_way(engines, inputs, widths)
-        measure_batches(engines[0], inputs, costs.max_batch, costs)
+        measure_batches(engines[0], inputs, costs.max_batch, costs, widths[0])
     else:
         inputs = example(signature)
         if inputs is None:
@@ -84,8 +84,11 @@ def unpack_inputs(packed: Mapping[str, Any] | None) -> Arrays | None:
     }
 
 
-def measure_batches(engine: Engine, item: Arrays, max_batch: int, costs: BatchCosts) -> None:
-    """Run batches of 1, 2, 4 … copies of a warm engine's item, until they gain nothing more. Blocks."""
+def measure_batches(engine: Engine, item: Arrays, max_batch: int, costs: BatchCosts, threads: int = 0) -> None:
+    """Run batches of 1, 2, 4 … copies of a warm engine's item, until they gain nothing more. Blocks.
+
+    `threads` is how many a run has, 0 where that is left to the engine.
+    """
     until = time.monotonic() + BUDGET_S
     size, seconds, best, in_vain = 1, 0.0, math.inf, 0
     with suppress(PlatformError):  # a batch that cannot be run will say so to its callers
@@ -93,9 +96,9 @@ def measure_batches(engine: Engine, item: Arrays, max_batch: int, costs: BatchCo
             batch = {name: np.repeat(array, size, axis=0) for name, array in item.items()}
             if any(array.size > MAX_ELEMENTS for array in batch.values()):
                 return
-            seconds = _run(engine, batch)
+            seconds = _run(engine, batch, threads)
             repeats = 1 if seconds > SHORT_S else 8  # what is short is easily disturbed
-            seconds = min(seconds, *(_run(engine, batch) for _ in range(repeats)))
+            seconds = min(seconds, *(_run(engine, batch, threads) for _ in range(repeats)))
             costs.observe(size, seconds)
             in_vain = in_vain + 1 if seconds / size > best * (1 - TOLERANCE) else 0
             if in_vain == IN_VAIN:
@@ -110,8 +113,8 @@ def _run_each_way(engines: Sequence[Engine], inputs: Arrays, widths: Sequence[in
             engine.run_wide(inputs, threads)
 
 
-def _run(engine: Engine, batch: Arrays) -> float:
+def _run(engine: Engine, batch: Arrays, threads: int) -> float:
     """What one run cost, in seconds."""
     began, own_began = time.monotonic(), time.thread_time()
     engine.run(batch)
-    return busy_seconds(time.monotonic() - began, time.thread_time() - own_began)
+    return busy_seconds(time.monotonic() - began, time.thread_time() - own_began, threads)

@@ -127,10 +127,11 @@ class Trial:
             answer = answer_of(task.steps(payload, {}), engine.run)
             return f"A generated {_MEDIA[task.modality]} was answered with {', '.join(sorted(answer))}."
         count = max(1, _known(self.signature).inputs[0].shape[0])  # a fixed batch takes no fewer
-        prepared = task.preprocess([payload] * count, {})
+        said = task.example_parameters()
+        prepared = task.preprocess([payload] * count, said)
         outputs = engine.run(prepared.inputs)
         task.check_outputs(outputs)
-        answers = task.postprocess(outputs, prepared.contexts, {})
+        answers = task.postprocess(outputs, prepared.contexts, said)
         if len(answers) != count:
             raise InvalidPackage(f"{count} examples gave {len(answers)} answers; check the model's batch axis.")
         task.probe(engine.run)

@@ -32,6 +32,13 @@ def wide(columns: int) -> bytes:
     return _model(nodes, [_floats("x", "batch", 1)], [_floats("y", "batch", columns)], weights)
 
 
+def weigh(weight: float) -> bytes:
+    """The sum of `x` FP32 [batch, 64] times a weight in each of 64 columns: bf16 makes another number of 1.003."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weights = {"w": np.full((64, 64), weight, np.float32)}
+    return _model(nodes, [_floats("x", "batch", 64)], [_floats("y", "batch", 64)], weights)
+
+
 def heavy(mebibytes: int) -> bytes:
     """As `scale`, with a table of that size beside it that each run looks into."""
     nodes = [

@@ -122,6 +122,11 @@ def test_a_model_that_is_refused_or_not_valid(demo: Demo, tmp_path: Path) -> Non
     named = demo.server.cli("model", "add", "../x", str(package))
     assert named.returncode == 1
     _one_line(named.stderr, "Error: ")
+    for name, source in (("x", "hf:foo"), ("x", "pypi:a==1/m.onnx"), ("../x", "hf:acme/cats")):
+        malformed = demo.server.cli("model", "add", name, source)
+        assert malformed.returncode == 1
+        assert not malformed.stdout, "nothing is said of fetching"
+        _one_line(malformed.stderr, "Error: ")
     assert not demo.server.incoming()
 
 

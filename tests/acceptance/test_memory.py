@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -141,6 +142,24 @@ def _call_with_a_timeout_shorter_than_the_load(server: RunningServer, token: str
 
 
 _TIMEOUT = {"parameters": {"timeout": 20_000}}
+
+
+def test_threads_of_the_server_share_one_heap(server: RunningServer, token: str) -> None:
+    """glibc's arena.c: a further heap is 64 MiB of addresses at a multiple of that, the first part in use."""
+
+    def mapping(line: str) -> tuple[int, int, str]:
+        where, how, *_ = line.split()
+        begin, _, end = where.partition("-")
+        return int(begin, 16), int(end, 16), how
+
+    deploy_idle(server, "b")  # a thread has loaded it, and another one closed it
+    assert server.infer("b", token, json=X).status_code == 200
+    found = [mapping(line) for line in server.maps()]
+    assert not [
+        hex(begin)
+        for (begin, end, how), (then, last, rest) in pairwise(found)
+        if begin % (64 << 20) == 0 and (how, rest) == ("rw-p", "---p") and end == then and last - begin == 64 << 20
+    ]
 
 
 def test_a_pinned_model_stays_others_make_room_and_too_much_is_refused(server: RunningServer, token: str) -> None:

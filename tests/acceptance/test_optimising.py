@@ -189,6 +189,7 @@ def test_the_command_line_searches_without_a_server(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "onnx fp32 (simplified)" in done.stdout
     assert "Recommended: trial" in done.stdout
+    assert ("nothing to apply" in done.stdout) == ("Recommended: trial 1," in done.stdout)
     assert "measuring the reference" in done.stderr
     applied = server.cli("model", "apply", "scale").stdout
     assert applied == "Version 1 of scale follows search 1; no deployment had to change.\n"

@@ -307,6 +307,20 @@ def test_a_message_that_is_too_large_or_none_ends_the_stream(server: RunningServ
         assert rest(connection)[1] == 4400
 
 
+def test_a_control_message_that_is_too_long_is_no_frame(server: RunningServer, token: str) -> None:
+    with stream(server, "scale", token) as connection:
+        connection.send(json.dumps({"type": "configure", "parameters": {"filler": "x" * 5000}}))
+        said, code, reason = rest(connection)
+    assert [one["type"] for one in said] == ["statistics"]
+    assert said[0]["frames"]["received"] == 0
+    assert code == 4400
+    assert "at most 4096 characters" in reason
+    with stream(server, "scale", token) as connection:
+        connection.send(tensor(1, 2, 3, 4) + " " * 5000)
+        (frame,), _ = end(connection)
+    assert frame["outputs"][0]["data"]
+
+
 def test_frames_after_the_end_and_after_the_close_are_nobodys(server: RunningServer, token: str) -> None:
     with stream(server, "scale", token) as connection:
         connection.send(tensor(1, 2, 3, 4))

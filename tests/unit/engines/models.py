@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import whisper_models
+
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
     "UINT8": TensorProto.UINT8,
@@ -68,6 +70,14 @@ def big(folder: Path, megabytes: int, **how: Any) -> Path:
 
 def fake_big(folder: Path, megabytes: int) -> Path:
     return fake(folder, memory_bytes=megabytes << 20)
+
+
+def whisper(folder: Path, dtype: str = "FP32", shape: Sequence[int] = ()) -> Path:
+    return whisper_models.loudest(folder)
+
+
+def whisper_big(folder: Path, megabytes: int) -> Path:
+    return whisper_models.loudest(folder, inner=megabytes << 13)
 
 
 def ir_doubling(folder: Path, dtype: str = "FP32", shape: Sequence[int] = (-1, 3)) -> Path:

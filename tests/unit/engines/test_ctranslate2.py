@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from core.errors import EngineUnavailable, LoadFailed, RunFailed
 from core.media import audio
 from core.media.log_mel import log_mel
 from core.signature import TensorSpec
+from tests import whisper_models
 from tests.speech import clips, whisper_folder
+from tests.unit.engines.subjects import Loudest
 
 START, END = 50257, 50256
 Arrays = dict[str, np.ndarray]
@@ -168,6 +171,30 @@ def copied(folder: Path, into: Path) -> Path:
     for name in ("model.bin", "config.json", "vocabulary.txt"):
         shutil.copy(folder / name, into / name)
     return into / "model.bin"
+
+
+def test_closing_within_a_batch_lets_it_end(tmp_path: Path) -> None:
+    """Rows that ask for different things are several calls of the library, and the model may go between two."""
+    engine = Ctranslate2Engine()
+    engine.load(whisper_models.loudest(tmp_path), EngineOptions(threads=1))
+    subject, rows = Loudest(), list(range(8))
+    inputs = subject.ask(rows)
+    inputs["beam_size"] = np.array([[1 + row] for row in rows])
+    begun = Event()
+
+    def run() -> list[int]:
+        begun.set()
+        return subject.answered(engine.run(inputs))
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(run)
+        assert begun.wait(30)
+        engine.close()
+        failed = answer.exception()
+    if isinstance(failed, RunFailed):  # it was closed before it began
+        assert "not loaded" in failed.message
+    else:
+        assert answer.result() == rows
 
 
 def test_what_cannot_be_loaded_says_why(folder: Path, tmp_path: Path) -> None:

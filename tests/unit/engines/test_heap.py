@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from core.engines.onnx import OnnxEngine
 from core.engines.openvino import OpenvinoEngine
 from tests.unit.engines import models
 
+ROOT = Path(__file__).resolve().parents[3]
 BALLAST_BYTES = 64 << 20
 PEAK_OF_LOADS = """
 import threading
@@ -52,7 +54,54 @@ print(kib("VmHWM") - before)
 """
 
 
+HEAPS = """
+import ctypes
+from sys import argv
+from threading import Barrier, Thread
+
+from core.engines.heap import use_one_arena
+
+
+def allocate():
+    everyone.wait()
+    library.free(ctypes.c_void_p(library.malloc(4096)))
+    everyone.wait()
+
+
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+if argv[1] == "one":
+    use_one_arena()
+everyone = Barrier(4)
+threads = [Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "environment", "one"),
+    [("many", {}, False), ("one", {}, True), ("one", {"MALLOC_ARENA_MAX": "3"}, False)],
+    ids=["as it is", "one heap", "as its owner says"],
+)
+def test_threads_share_a_heap_where_they_are_told_to(how: str, environment: dict[str, str], one: bool) -> None:
+    """malloc_info(3) lists the heaps that there are."""
+    unset = {
+        name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS, how],
+        env=unset | environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert (done.stdout.count("<heap nr=") == 1) is one
+
+
 def test_growth_is_what_came_since_and_no_less_than_is_known() -> None:
+    gc.collect()
+    trim_heap()  # what earlier tests have left would go with the measuring, and hide what is looked for
     growth = Growth()
     assert growth.bytes(1 << 40) == 1 << 40
     ballast = np.ones(BALLAST_BYTES, np.uint8)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.engines.base import EngineOptions
 from core.engines.cuda import Cuda, CudaError, Gpu
-from core.engines.tensorrt import TensorrtEngine, refuse_plan
+from core.engines.tensorrt import TensorrtEngine, answer_to_nothing, refuse_plan
 from core.engines.tensorrt_plans import Recipe, is_plan, keep_plan, model_sha256, profile, read_plan
 from core.errors import EngineUnavailable, LoadFailed
-from core.signature import TensorSpec
+from core.signature import Signature, TensorSpec
 
 H200 = Gpu("NVIDIA H200", (9, 0))
 RECIPE = Recipe(H200, "10.16.1.11", "ab" * 32, "fp16", 32)
@@ -85,6 +86,17 @@ def test_profiles() -> None:
     assert profile(TensorSpec("scale", "FP32", ()), 8) is None
     with pytest.raises(LoadFailed, match=r"input tokens has dynamic axes besides the batch, \[-1, -1\]"):
         profile(TensorSpec("tokens", "INT64", (-1, -1)), 8)
+
+
+def test_an_empty_batch_is_answered_without_a_run() -> None:
+    specs = (TensorSpec("y", "FP16", (-1, 3)), TensorSpec("n", "INT64", (-1,)))
+    signature = Signature((TensorSpec("x", "FP32", (-1, 3)),), specs)
+    assert answer_to_nothing(signature, [np.ones((1, 3), np.float32)]) is None
+    answer = answer_to_nothing(signature, [np.empty((0, 3), np.float32)]) or {}
+    assert {name: (array.dtype, array.shape) for name, array in answer.items()} == {
+        "y": (np.float16, (0, 3)),
+        "n": (np.int64, (0,)),
+    }
 
 
 def test_a_plan_from_outside_is_refused_unless_trusted(tmp_path: Path) -> None:

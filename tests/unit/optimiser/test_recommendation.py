@@ -41,8 +41,8 @@ def test_the_fastest_that_may_be_chosen_is() -> None:
         "openvino bf16, 2 threads, 1 slot, batches of 1 is 2.50 times as fast as the reference.",
         "On 200 judging items, 0.50% of the top answers differ.",
         "Repeats of the reference differed by 5% on this machine.",
-        "onnx int8 (int8-static), 2 threads, 1 slot, batches of 1 is 5.00 times, but: It loses 40.00%, and at "
-        "most 1.00% is allowed.",
+        "onnx int8 (int8-static), 2 threads, 1 slot, batches of 1 is 5.00 times as fast as the reference, and was "
+        "rejected. It loses 40.00%, and at most 1.00% is allowed.",
     )
 
 
