@@ -30,6 +30,7 @@ BENCHMARKS = (
     "slots",
     "hot_path",
     "memory_budget",
+    "load_cycles",
     "optimiser",
     "detector",
     "speech",

@@ -1,4 +1,4 @@
-"""Writes the kept results between the markers of docs/benchmarks.md and docs/optimising.md."""
+"""Writes the kept results between the markers of docs/benchmarks.md, engines.md and optimising.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from benchmarks.harness.places import RESULTS, ROOT
 
-PAGES = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "optimising.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "engines.md", "optimising.md"))
 MARKED = re.compile(r"(<!-- results: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -141,6 +141,10 @@ class Admin:
         """Change the deployment and wait until it is served; returns the seconds it took."""
         return self._apply("PUT", f"/models/{model}/deployment", model, wait_s, spec)
 
+    def undeploy(self, model: str, wait_s: float = 60) -> None:
+        """Take it out of service and wait until it is out of memory."""
+        self._apply("DELETE", f"/models/{model}/deployment", model, wait_s, None, "stopped")
+
     def rollback(self, model: str, wait_s: float = 60) -> float:
         """Back to the version before; returns the seconds it took."""
         return self._apply("POST", f"/models/{model}/deployment/rollback", model, wait_s, None)
@@ -154,17 +158,25 @@ class Admin:
         """Revoke a token; returns once that is answered."""
         self._json("DELETE", f"/tokens/{token_id}")
 
-    def _apply(self, method: str, path: str, model: str, wait_s: float, body: dict[str, Any] | None) -> float:
+    def _apply(
+        self,
+        method: str,
+        path: str,
+        model: str,
+        wait_s: float,
+        body: dict[str, Any] | None,
+        wanted: str = "serving",
+    ) -> float:
         began = time.monotonic()
         generation = self._json(method, path, body)["generation"]
         while time.monotonic() - began < wait_s:
             observed = self.deployment(model)["observed"]
-            if observed["generation"] >= generation and observed["state"] == "serving":
+            if observed["generation"] >= generation and observed["state"] == wanted:
                 return time.monotonic() - began
             if observed["generation"] >= generation and observed["state"] == "failed":
                 raise DidNotStart(f"{model}: {observed['reason']}")
             time.sleep(0.02)
-        raise DidNotStart(f"{model} was not serving generation {generation} within {wait_s:.0f} s")
+        raise DidNotStart(f"{model} was not {wanted}, generation {generation} within {wait_s:.0f} s")
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = self._http.request(method, path, json=body)

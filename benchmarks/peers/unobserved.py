@@ -27,11 +27,9 @@ if __name__ == "__main__":
     import app.external.express
     import app.external.inference
     import app.lifespan
-    from app.external.oip_statistics import VersionStatistics
 
-    app.external.inference.note_result = _uncounted
-    app.external.express.note_result = _uncounted
-    VersionStatistics.succeeded = _uncounted  # type: ignore[method-assign]
+    app.external.inference.note_answer = _uncounted
+    app.external.express.note_answer = _uncounted
     app.lifespan.keep_history = _no_history
     from run import main
 
