@@ -1,18 +1,7 @@
 #!/bin/sh
-# The container's start: secrets from files into settings, migrations, then the server in place of this shell.
+# The container's start: migrations, then the server in place of this shell.
 set -eu
-secrets=${SECRETS_DIR:-/run/secrets}
-
-# Variables of the environment show in `docker inspect`; files do not.
-if [ -r "$secrets/admin_password" ]; then
-    PULVINAR_ADMIN_PASSWORD=$(cat "$secrets/admin_password")
-    export PULVINAR_ADMIN_PASSWORD
-fi
-if [ -r "$secrets/postgres_password" ]; then
-    # As part of a URL it may hold letters, digits, `-`, `_`, `.` and `~` only; `openssl rand -hex 24` makes such.
-    PULVINAR_DATABASE__URL="postgresql://pulvinar:$(cat "$secrets/postgres_password")@${POSTGRES_HOST:-postgres}/pulvinar"
-    export PULVINAR_DATABASE__URL
-fi
+. "$(dirname "$0")/settings.sh"
 
 python run.py migrate
 exec python run.py --prod "$@"

@@ -203,7 +203,7 @@ class RunningServer:
     def wait_stopped(self) -> None:
         """Wait for the end of a process that was asked to stop; it must be an orderly one."""
         try:
-            code = self.process.wait(self.drain_s + 20)  # then 10 s for a run that goes on, and 5 at last
+            code = self.process.wait(self.drain_s + 20)  # it has 15 s more than the drain, and then ends by force
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"the server did not end:\n{self.log()[-4000:]}") from error
         self.client.close()
@@ -362,6 +362,17 @@ class RunningServer:
         """The resident memory of its first process."""
         assert self._process is not None
         return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def maps(self) -> list[str]:
+        """How the memory of its first process is laid out, a line a mapping, as in proc(5)."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/maps").read_text().splitlines()
+
+    def cpu_s(self) -> float:
+        """Seconds of a processor that its first process has used."""
+        assert self._process is not None
+        used = psutil.Process(self._process.pid).cpu_times()
+        return float(used.user + used.system)
 
     def incoming(self) -> list[str]:
         """What has not been cleared away of uploads."""

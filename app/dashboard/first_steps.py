@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.state import Platform
+from app.tallies import traffic_of
 from core.access.roles import Role
 from core.database.repositories.history import History
 from core.database.repositories.tokens import Tokens
@@ -90,7 +91,8 @@ def first_steps(known: Known, role: Role) -> tuple[FirstStep, ...]:
 
 async def look_around(session: AsyncSession, house: Platform, served: str) -> Known:
     """How far this house is; `served` is a model that is to run, where there is one."""
-    answered = any(one.requests for one in house.traffic.values()) or await History(session).has_answers()
+    asked = any(one.requests for one in traffic_of(house, None).values())
+    answered = asked or await History(session).has_answers()
     token = bool((await Tokens(session).page(1))[0])
     if answered and served and token:  # as it is in every house from its second day on
         return Known(served, 0, valid=True, served=served, answered=True, token=True)

@@ -126,7 +126,7 @@
         cursor: { drag: { x: false, y: false }, sync: { key: "page" } },
         hooks: { draw: [(plot) => this.mark(plot, text)] },
         scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
-        axes: [{ ...axis, values: (_, ticks) => times(ticks) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => round(tick)) }],
+        axes: [{ ...axis, space: 72, values: (_, ticks) => times(ticks) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => round(tick)) }],
         series: [{ label: "Time", value: (_, at) => at == null ? "–" : `${day(new Date(at * 1000))} ${clock(new Date(at * 1000))}` }, ...order.map(line)],
       };
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -71,6 +72,42 @@ def test_every_command_is_described(command: str) -> None:
     assert re.search(rf"(?:run\.py|pulvinar|`)[^\n`]*\b{re.escape(command)}\b", _docs()), command
 
 
+def _is_writing(call: ast.AST) -> bool:
+    """Whether a call writes an entry of the audit log: `actor.note(session, action, …)`, `Audit(…).add(…)`."""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return False
+    made = call.func.value.func if isinstance(call.func.value, ast.Call) else None
+    return (call.func.attr == "note" and len(call.args) >= 3) or getattr(made, "id", "") == "Audit"
+
+
+def _is_elsewhere(call: ast.AST) -> bool:
+    """Whether a call's dotted words are no actions: lines of the log, and points where tests end a process."""
+    if not isinstance(call, ast.Call):
+        return False
+    of = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+    return getattr(of, "id", "") in ("log", "reach")
+
+
+def _audited() -> set[str]:
+    """Every action, by the dotted words in the modules that write entries."""
+    found: set[str] = set()
+    for file in (*(ROOT / "core").rglob("*.py"), *(ROOT / "app").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        if not any(map(_is_writing, nodes)):
+            continue
+        others = {id(word) for call in nodes if _is_elsewhere(call) for word in ast.walk(call)}
+        words = (node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in others)
+        found.update(word for word in words if isinstance(word, str) and re.fullmatch(r"[a-z_]+\.[a-z_]+", word))
+    return found
+
+
+def test_the_list_of_audited_actions_is_the_code_s() -> None:
+    text = (ROOT / "docs" / "internal-api.md").read_text(encoding="utf-8")
+    table = text[text.index("\n| of | actions |") :]
+    listed = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", table[: table.index("\n\n")]))
+    assert listed == _audited()
+
+
 @pytest.mark.parametrize("task", task_names())
 def test_every_task_has_a_page_with_a_call_and_its_answer(task: str) -> None:
     page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text(encoding="utf-8")
@@ -78,6 +115,16 @@ def test_every_task_has_a_page_with_a_call_and_its_answer(task: str) -> None:
     answers = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     named = rf'"request_id": ?"\w+".*"task": ?"{task}"'
     assert any(re.search(named, answer, re.DOTALL) for answer in answers), "no answer of a server"
+
+
+def _planted() -> set[str]:
+    """The tasks that an error is planted into, to see that their golden tests notice it."""
+    files = (file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    return {task for text in files for task in re.findall(r"^@pytest\.mark\.planted\(\"([a-z-]+)\"\)", text, re.M)}
+
+
+def test_every_task_has_a_golden_test_that_notices_a_planted_error() -> None:
+    assert _planted() == set(task_names())
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "benchmarks" / "results").glob("*.json")))

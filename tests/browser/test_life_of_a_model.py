@@ -27,7 +27,7 @@ def test_a_model_lives_by_the_pages_alone(dashboard: Site, admin: Visit, visitor
     change_password(page, password)
 
     upload_model(page)
-    optimise(page)
+    applied = optimise(page)
     page.get_by_role("link", name="Versions").click()
     page.get_by_role("link", name="Deploy…").last.click()
     page.get_by_role("button", name="Deploy", exact=True).click()
@@ -67,7 +67,7 @@ def test_a_model_lives_by_the_pages_alone(dashboard: Site, admin: Visit, visitor
         "auth.password",
         "model.create",
         "version.optimise",
-        "version.follow",
+        *(["version.follow"] if applied else []),
         "version.create",
         "deployment.put",
         "deployment.rollback",
@@ -99,16 +99,21 @@ def choose_and_send(page: Page, package: bytes) -> None:
     page.get_by_role("button", name="Upload and check").click()
 
 
-def optimise(page: Page) -> None:
-    """Search with as little time as may be had, and apply what is recommended."""
+def optimise(page: Page) -> bool:
+    """Search with as little time as may be had, and apply what is recommended; whether anything was."""
     page.get_by_role("link", name="Optimise…").click()
     page.get_by_label("Seconds it may take").fill("5")
     page.get_by_label("Use what is found at once").uncheck()
     page.get_by_role("button", name="Search").last.click()
     apply = page.get_by_role("button", name="Apply: use")
-    apply.click(timeout=PATIENCE_MS)
-    expect(page.get_by_role("status").filter(has_text="Version 1 follows search")).to_be_visible()
+    nothing = page.get_by_text("There is nothing to apply")
+    expect(apply.or_(nothing)).to_be_visible(timeout=PATIENCE_MS)
+    better = apply.is_visible()  # which one is best is the machine's to say
+    if better:
+        apply.click()
+        expect(page.get_by_role("status").filter(has_text="Version 1 follows search")).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("as uploaded"))).to_be_visible()
+    return better
 
 
 def wait_serving(page: Page) -> None:

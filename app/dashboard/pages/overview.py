@@ -80,7 +80,8 @@ class Machine:
     memory_bytes: int
     budget_bytes: int
     disk_used: int
-    disk_total: int
+    disk_free: int
+    """For the server: some file systems keep a part for others."""
     gpus: Sequence[Mapping[str, object]]
 
 
@@ -225,7 +226,7 @@ def _machine(
     assert isinstance(disk_said, dict)
     assert isinstance(gpus, list)
     whole = budget or node_bytes()
-    return Machine(cores, parts, whole, budget, disk_said["used_bytes"], disk_said["total_bytes"], gpus)
+    return Machine(cores, parts, whole, budget, disk_said["used_bytes"], disk_said["free_bytes"], gpus)
 
 
 def _together(steps: Sequence[Step]) -> Step | None:

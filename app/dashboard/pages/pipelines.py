@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final
 
@@ -21,12 +21,14 @@ from app.dashboard.rendering import fragment, render
 from app.dependencies import House, Reading, actor_of
 from app.internal.pipelines import follow, graph_answer, observed_of
 from app.state import Platform
+from app.tallies import traffic_of
 from core.access.roles import Role
 from core.access.sessions import Principal
 from core.control import pipelines as changes
 from core.database.repositories.pipelines import Pipelines
 from core.database.tables import Pipeline, PipelineDeployment, PipelineVersion
 from core.errors import BadRequest, PlatformError
+from core.metrics import ModelTraffic
 from core.pipelines.picture import draw
 from core.pipelines.plan import Plan
 from core.pipelines.problems import Problem, WrongPipeline
@@ -159,7 +161,8 @@ async def list_pipelines(
 ) -> Response:
     """A table of them."""
     found, following = await Pipelines(session).page(_A_PAGE, cursor)
-    rows = [Row(one, *house.pipelines.state(one.name), _requests(house, one.name)) for one in found]
+    traffic = traffic_of(house, await house.reconciler.totals())
+    rows = [Row(one, *house.pipelines.state(one.name), _requests(traffic, one.name)) for one in found]
     return render(request, ListPage(rows, following, cursor, user.role.allows(Role.OPERATOR)))
 
 
@@ -325,7 +328,7 @@ async def _pipeline_page(
         shown=await changes.find_version(session, row, number),
         desired=desired,
         observed=observed_of(house, name, desired) if desired is not None else None,
-        requests=_requests(house, name),
+        requests=_requests(traffic_of(house, await house.reconciler.totals()), name),
         may_change=user.role.allows(Role.OPERATOR),
         sharing=await load_sharing(session, row, user),
         nodes=_nodes(house, name),
@@ -366,6 +369,5 @@ def _nodes(house: Platform, name: str) -> list[NodeSummary]:
     return found[0].summaries() if found else []
 
 
-def _requests(house: Platform, name: str) -> int:
-    traffic = house.traffic.get(name)
-    return traffic.requests if traffic is not None else 0
+def _requests(traffic: Mapping[str, ModelTraffic], name: str) -> int:
+    return traffic[name].requests if name in traffic else 0

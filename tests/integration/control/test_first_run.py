@@ -67,9 +67,10 @@ async def load(database: Database, folder: Path, isolation: str, ran: list[Any])
         loader = Loader(database, store, threads, folder)
         deployment = await loader.load(desired, 1, lambda state: states.append(f"{state} {len(ran)}"))
         states.append(f"ready {len(ran)}")
+        hosted = deployment.runner if isinstance(deployment.runner, HostedRunner) else None
+        told = hosted and hosted.process._job["example"]  # a host that has ended keeps nothing of it
         await deployment.close()
-    hosted = deployment.runner if isinstance(deployment.runner, HostedRunner) else None
-    return states, hosted and hosted.process._job["example"]
+    return states, told
 
 
 def loaded(folder: Path, isolation: str, ran: list[Any]) -> tuple[list[str], Any]:

@@ -123,6 +123,47 @@ def test_a_recommendation_is_applied_and_undone(admin: Browser, model: str, hous
     assert actions(house, "tabs/1")[-2:] == ["version.follow", "version.unfollow"]
 
 
+def test_a_version_that_stays_as_it_was_has_nothing_to_apply(admin: Browser, house: House) -> None:
+    stays = {**RECOMMENDATION, "trial": 1, "gain": 1.0}
+    ended = {
+        "status": "done",
+        "wanted": {},
+        "trials": TRIALS,
+        "machine": dict(fingerprint()),
+        "ended_at": utc_now(),
+    }
+
+    async def fill(*searches: tuple[dict[str, Any], bool]) -> None:
+        async with house.platform.database.transaction() as session:
+            model = await Models(session).by_name("stays") or await Models(session).add("stays", "tensor")
+            version = await Versions(session).get(model.id, 1)
+            if version is None:
+                version = await Versions(session).add_next(
+                    model.id, format="onnx", size_bytes=1, sha256="8" * 64, manifest={}
+                )
+                await Versions(session).finish(
+                    version.id, "valid", report=[], signature={"inputs": [], "outputs": []}
+                )
+            for recommendation, follow in searches:
+                session.add(
+                    Optimisation(version_id=version.id, recommendation=recommendation, follow=follow, **ended)
+                )
+
+    path = "/dashboard/models/stays/optimiser"
+    for follow in (False, True):
+        house.run(lambda follow=follow: fill((stays, follow)))
+        page = admin.get(path).text
+        assert "There is nothing to apply: with the engine auto it runs like this already." in page
+        assert "/apply/" not in page
+        assert "/undo" not in page
+    house.run(lambda: fill((RECOMMENDATION, True), (stays, False)))
+    page = admin.get(path).text
+    assert "/apply/" not in page
+    assert "nothing to apply" not in page
+    assert "An earlier search is followed" in page
+    assert "/undo" in page
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

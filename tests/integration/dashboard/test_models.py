@@ -157,6 +157,22 @@ def test_a_file_that_is_no_model_is_refused_with_what_to_do(admin: Browser) -> N
     assert "alert-danger" in part.text
 
 
+@pytest.mark.parametrize("path", [UPLOAD, "/dashboard/models/pages/upload"])
+def test_a_refused_upload_keeps_the_text_of_its_manifest(admin: Browser, model: str, path: str) -> None:
+    admin.get(NEW if path == UPLOAD else "/dashboard/models/pages/versions")
+    typed = "task: tensor\ndescription: <b>typed at length</b>"
+    fields = {"name": "typed"} if path == UPLOAD else {}
+    answer = send(admin, path, b"not a model", manifest=typed, **fields)
+    assert answer.status_code == 415
+    assert 'role="alert"' in answer.text
+    form = answer.text[answer.text.index("data-upload") :]
+    assert unescape(form[form.index("<textarea") : form.index("</textarea>")]).endswith(typed)
+    assert "<b>typed" not in form
+    part = send(admin, path, b"not a model", manifest=typed, **fields, headers={"HX-Request": "true"})
+    assert "alert-danger" in part.text
+    assert "<textarea" not in part.text
+
+
 def test_a_version_that_fails_a_check_says_which(admin: Browser) -> None:
     admin.get(NEW)
     send(admin, UPLOAD, onnx_models.scale(2), name="unlabelled", task="image-classification")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def test_parts_are_the_same_as_in_the_page(admin: Browser) -> None:
     part = admin.get("/dashboard/overview/parts", headers={"HX-Request": "true"}).text
     assert "<html" not in part
     assert "Machine" in part
+
+
+@pytest.mark.parametrize("path", ["/dashboard/", "/dashboard/system"])
+def test_what_is_free_of_the_disk_is_free_for_the_server(house: House, admin: Browser, path: str) -> None:
+    """A file system may keep a part of itself for others, and a quota the rest: it is not what is not used."""
+    shown, unit = re.findall(r"([\d.]+)\s(MiB|GiB|TiB) free of", admin.get(path).text)[0]
+    free = shutil.disk_usage(house.platform.settings.data_dir).free
+    assert float(shown) * 1024 ** {"MiB": 2, "GiB": 3, "TiB": 4}[unit] == pytest.approx(free, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["requests", "errors", "latency", "queue", "cpu", "memory"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,24 @@ def test_it_says_its_states_and_ends_when_told(tmp_path: Path) -> None:
         assert noted == [began, "The process is being ended."]
 
     asyncio.run(main())
+
+
+def test_one_that_was_ended_is_gone_before_the_garbage_collector_comes(tmp_path: Path) -> None:
+    """It has an example of the model's inputs, megabytes at times, and the server's collector comes rarely."""
+
+    async def main() -> weakref.ref[HostProcess]:
+        process = HostProcess("test", fake_job(tmp_path))
+        await process.start(lambda state: None)
+        await process.stop()
+        return weakref.ref(process)
+
+    gc.collect()
+    gc.disable()
+    try:
+        ended = asyncio.run(main())
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

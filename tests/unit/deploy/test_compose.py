@@ -36,6 +36,7 @@ def test_a_service_is_confined_pinned_and_watched(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
+    assert service["init"] is True
     assert not {"privileged", "cap_add", "network_mode", "pid", "devices"} & set(service)
     user, group = service["user"].split(":")
     assert int(user) > 0 < int(group)
@@ -99,12 +100,14 @@ def test_the_image_is_pinned_and_runs_without_rights() -> None:
     for line in allowed:
         if line.startswith("!"):
             assert (ROOT / line[1:]).exists(), line
+    for script in (ROOT / "deploy").glob("*.sh"):  # but for the one that is run outside
+        assert f"!deploy/{script.name}" in allowed or script.name == "make-secrets.sh"
     for source in re.findall(r"(?:requirements|deploy)/\S+\.(?:txt|py|sh)", DOCKERFILE):
         assert (ROOT / source).exists(), source
 
 
-def test_the_start_takes_secrets_from_files_and_migrates_first(tmp_path: Path) -> None:
-    """The script itself, with a Python that only says how it was called."""
+def test_scripts_take_secrets_from_files_and_the_start_migrates_first(tmp_path: Path) -> None:
+    """The scripts themselves, with a Python that only says how it was called."""
     secrets, said = tmp_path / "secrets", tmp_path / "said"
     secrets.mkdir()
     (secrets / "postgres_password").write_text("of-postgres")
@@ -116,8 +119,13 @@ def test_the_start_takes_secrets_from_files_and_migrates_first(tmp_path: Path) -
     stand_in.chmod(0o755)
     env = environment({"SECRETS_DIR": str(secrets), "PATH": f"{tmp_path}:{os.environ['PATH']}"})
     subprocess.run(["sh", str(ROOT / "deploy/start.sh"), "--workers", "2"], env=env, check=True, timeout=20)
+    subprocess.run(["sh", str(ROOT / "deploy/command.sh"), "user", "list"], env=env, check=True, timeout=20)
     url = "postgresql://pulvinar:of-postgres@postgres/pulvinar of-admin"
-    assert said.read_text().splitlines() == [f"run.py migrate {url}", f"run.py --prod --workers 2 {url}"]
+    assert said.read_text().splitlines() == [
+        f"run.py migrate {url}",
+        f"run.py --prod --workers 2 {url}",
+        f"run.py user list {url}",
+    ]
 
 
 def test_secrets_are_made_once_and_for_nobody_else(tmp_path: Path) -> None:

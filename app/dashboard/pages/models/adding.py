@@ -13,7 +13,8 @@ from app.dashboard.csrf import FIELD
 from app.dashboard.forms import WHOLE, Filled
 from app.dashboard.guard import Operator, pages
 from app.dashboard.page import MODELS, Page, Section
-from app.dashboard.pages.models.model import ModelName, version_path
+from app.dashboard.pages.models.model import ModelName, load_head, version_path
+from app.dashboard.pages.models.versions import VersionsPage
 from app.dashboard.rendering import fragment, render
 from app.dashboard.uploading import done, receive_upload
 from app.dependencies import House, actor_of
@@ -62,7 +63,7 @@ async def upload_model(request: Request, user: Operator, house: House) -> Respon
     wrong: dict[str, str] = {}
 
     async def check(fields: Mapping[str, str]) -> None:
-        said.update({key: value.strip() for key, value in fields.items() if key != FIELD})
+        said.update(_typed(fields))
         try:
             await house.uploads.check_new(said.get("name", ""))
         except PlatformError as error:
@@ -78,9 +79,7 @@ async def upload_model(request: Request, user: Operator, house: House) -> Respon
         raise
     except PlatformError as error:
         page = UploadPage(task_names(), Filled(said, wrong or {WHOLE: error.message}))
-        if "hx-request" in request.headers:
-            return fragment(request, "pages/models/refused.html", page, error.status)
-        return render(request, page, error.status)
+        return _refused(request, page, error)
     return _added(request, house, *added)
 
 
@@ -88,14 +87,35 @@ async def upload_model(request: Request, user: Operator, house: House) -> Respon
 async def upload_version(request: Request, name: ModelName, user: Operator, house: House) -> Response:
     """Take the next version of a model; what serves now is not touched."""
 
-    async def check(_: Mapping[str, str]) -> None:
+    said: dict[str, str] = {}
+
+    async def check(fields: Mapping[str, str]) -> None:
+        said.update(_typed(fields))
         await house.uploads.check_existing(name)
 
-    form = await receive_upload(request, user, house, _NEXT, check)
-    task, manifest = form.fields.get("task") or None, form.fields.get("manifest", "").strip() or None
-    told = Told(form.filename, task, manifest=manifest)
-    added = await house.uploads.add_version(form.file, name, told, actor_of(request, user))
+    try:
+        form = await receive_upload(request, user, house, _NEXT, check)
+        told = Told(form.filename, said.get("task") or None, manifest=said.get("manifest") or None)
+        added = await house.uploads.add_version(form.file, name, told, actor_of(request, user))
+    except Forbidden:
+        raise
+    except PlatformError as error:
+        async with house.database.session() as session:
+            head = await load_head(session, name, user)
+        return _refused(request, VersionsPage(head, Filled(said, {WHOLE: error.message})), error)
     return _added(request, house, *added)
+
+
+def _typed(fields: Mapping[str, str]) -> dict[str, str]:
+    """What was typed, for the form to hold it where it is refused."""
+    return {key: value.strip() for key, value in fields.items() if key != FIELD}
+
+
+def _refused(request: Request, page: UploadPage | VersionsPage, error: PlatformError) -> Response:
+    """The form with what was typed; a script has that still, and is told why alone."""
+    if "hx-request" in request.headers:
+        return fragment(request, "pages/models/refused.html", page, error.status)
+    return render(request, page, error.status)
 
 
 def _added(request: Request, house: House, model: Model, version: Version) -> Response:

@@ -43,6 +43,8 @@ _SHOWN: Final = (
     "idle_unload_s",
     "pinned",
     "device",
+    "precision",
+    "hint",
     "max_instances",
     "max_tokens",
     "queue_size",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from app.dashboard.cookies import flash
+from app.dashboard.forms import Filled
 from app.dashboard.guard import Operator, Viewer, pages
 from app.dashboard.page import Crumb
 from app.dashboard.pages.models.model import (
@@ -43,6 +44,7 @@ class VersionsPage(ModelPage):
 
     template: ClassVar[str] = "pages/models/versions.html"
     tab: ClassVar[str] = "/versions"
+    form: Filled[VersionAnswer] = field(default_factory=Filled)
 
 
 @dataclass(frozen=True, slots=True)
