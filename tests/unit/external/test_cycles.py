@@ -35,7 +35,7 @@ async def _cycles_after(requests: int) -> int:
         for _ in range(requests):
             writer.write(REQUEST)
             await asyncio.wait_for(reader.readuntil(ANSWERED), 30)
-        kept = sum(isinstance(one, Cycle) for one in gc.get_objects())
+        kept = sum(type(one) is Cycle for one in gc.get_objects())
         writer.close()
         await writer.wait_closed()
     return kept
