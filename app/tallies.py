@@ -97,7 +97,6 @@ def counts_of(platform: Platform, totals: Report | None) -> Counts:
     """The counts behind the metrics."""
     if totals is None:
         settle(platform)
-        settle(platform)
         return platform.counts
     counts = Counts()
     for model, total in totals.items():

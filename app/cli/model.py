@@ -214,6 +214,7 @@ def _show_check(check: Mapping[str, Any]) -> None:
 async def _deploy(settings: Settings, database: Database, name: str, wanted: dict[str, Any]) -> None:
     from core.control.actor import COMMAND_LINE
     from core.control.deploying import deploy
+    from core.control.engine_choice import check_choices
     from schemas.deployments import DeploymentPut
 
     try:
@@ -221,6 +222,7 @@ async def _deploy(settings: Settings, database: Database, name: str, wanted: dic
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{first['msg']}.", param_hint=f"--{first['loc'][0]}") from None
+    await check_choices(body)
     async with database.transaction() as session:
         row = await deploy(session, name, body, settings.inference, COMMAND_LINE)
         generation = row.generation

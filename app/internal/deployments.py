@@ -15,6 +15,7 @@ from app.state import Platform
 from app.tallies import health_of
 from core.control.actor import Actor
 from core.control.deploying import deploy, find_model, roll_back, undeploy
+from core.control.engine_choice import check_choices
 from core.control.nodes import states_of
 from core.database.repositories.deployments import Deployments
 from core.database.tables import Deployment, DeploymentStatus
@@ -46,8 +47,10 @@ async def put_deployment(
     request: Request, name: ModelName, body: DeploymentPut, operator: Operator, house: House
 ) -> DeploymentAccepted:
     """Write down what should be served; the answer's generation is observed once it is so."""
+    wanted = body.model_dump()
+    await check_choices(wanted)
     async with house.database.transaction() as session:
-        row = await deploy(session, name, body.model_dump(), house.settings.inference, actor_of(request, operator))
+        row = await deploy(session, name, wanted, house.settings.inference, actor_of(request, operator))
         generation = row.generation
         reach("deploy.written")
     reach("deploy.committed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.control.actor import SYSTEM, Actor
 from core.control.desired import DesiredDeployment
-from core.control.engine_choice import check_engine, check_options, chosen_options
+from core.control.engine_choice import check_engine
 from core.control.optimising import recommended_for
 from core.database.repositories.deployments import Deployments
 from core.database.repositories.models import Models
@@ -41,15 +40,15 @@ async def deploy(
 ) -> Deployment:
     """Desire what `wanted` (the body of `PUT …/deployment`) says, with defaults filled in.
 
-    Raises ModelNotFound, NotFound for a version, Conflict for one that is not valid, Unprocessable for an engine
-    or an option of it.
+    What it chooses of the engine's options is looked at before, by `engine_choice.check_choices`: a library that
+    is imported for that must not hold up other writers. Raises ModelNotFound, NotFound for a version, Conflict for
+    one that is not valid, Unprocessable for an engine.
     """
     model = await find_model(session, name)
     spec = {key: value for key, value in wanted.items() if key not in ("version", "traffic")}
     spec["traffic"] = wanted.get("traffic") or [{"version": wanted["version"], "weight": 1.0, "mode": "live"}]
     engine = str(spec.get("engine", "auto"))
     await _check_versions(session, model, spec["traffic"], engine)
-    await to_thread(check_options, engine, str(spec.get("device", "cpu")), chosen_options(spec))
     hints = await _batching_hints(session, model, spec["traffic"])
     for key in ("max_batch", "max_delay_ms", "queue_size", "timeout_ms"):
         if spec.get(key) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,10 +27,18 @@ def check_engine(engine: str, format_: str) -> None:
         raise Unprocessable(f"The engine {engine} does not run {format_} models.")
 
 
-def check_options(engine: str, device: str, chosen: Mapping[str, str]) -> None:
-    """Raises Unprocessable for an option that the engine does not have on that device here. May block for long."""
-    if not chosen:
-        return
+async def check_choices(wanted: Mapping[str, Any]) -> None:
+    """Raises Unprocessable for an option in `wanted` that its engine does not have on its device here.
+
+    It may import the engine's library: call it outside of a transaction.
+    """
+    chosen = chosen_options(wanted)
+    if chosen:
+        engine, device = str(wanted.get("engine", "auto")), str(wanted.get("device", "cpu"))
+        await to_thread(_check_options, engine, device, chosen)
+
+
+def _check_options(engine: str, device: str, chosen: Mapping[str, str]) -> None:
     first = next(iter(chosen))
     if engine == "auto":
         raise Unprocessable(

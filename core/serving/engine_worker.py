@@ -29,6 +29,7 @@ OWN_PART = 0.03
 """A run in which its thread computes for less than this part of the time waits for something else: a device."""
 
 SHORT_S = 0.001
+"""A run of less is hardly divided among threads, and easily disturbed by what else the machine does."""
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 Outputs = dict[str, np.ndarray[Any, Any]]
@@ -38,7 +39,7 @@ def busy_seconds(seconds: float, own_s: float, threads: int) -> float:
     """What a run of `seconds` cost: where its thread computes alone, its own time; others' turns do not count.
 
     Of several threads, one's own time leaves out that it waits for the others, which runs of few items do most.
-    But what is short is hardly divided, and easily disturbed.
+    But what is short is weighed by its own thread all the same.
     """
     alone = threads == 1 or own_s < SHORT_S
     return own_s if alone and own_s > OWN_PART * seconds else seconds

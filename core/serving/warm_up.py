@@ -14,7 +14,7 @@ import numpy as np
 from core.engines.base import Engine
 from core.errors import PlatformError
 from core.serving.batch_size_policy import TOLERANCE, BatchCosts
-from core.serving.engine_worker import busy_seconds
+from core.serving.engine_worker import SHORT_S, busy_seconds
 from core.signature import NUMPY_DTYPES, Signature, dtype_name
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -22,7 +22,6 @@ Example = Callable[[Signature], Arrays | None]
 """Answers inputs of one item that a model takes whose signature leaves their sizes open. Blocks."""
 
 MAX_ELEMENTS = 50_000_000
-SHORT_S = 0.001
 IN_VAIN = 2
 """After so many doublings that made an item no cheaper, no larger batch is expected to."""
 BUDGET_S = 0.5

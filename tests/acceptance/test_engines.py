@@ -38,7 +38,7 @@ def answer_of(demo: Demo, name: str) -> float:
 def test_an_engine_computes_in_the_precision_that_is_chosen(demo: Demo) -> None:
     listed = {engine["name"]: engine for engine in demo.server.ok("GET", "/system/engines")["engines"]}
     if "bf16" not in listed["openvino"]["precisions"]:
-        pytest.skip("this processor has no bf16")
+        pytest.skip("OpenVINO has no bf16 on this processor, so there is nothing of it to deploy")
     demo.server.upload("weighs", weigh(1.003))
     demo.server.deploy("weighs", engine="openvino")
     assert answer_of(demo, "weighs") == pytest.approx(64 * 1.003, rel=1e-5)

@@ -334,20 +334,25 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_old_ones(server: Running
     assert call_once(server, token)[0] == 200
 
 
+def _under_way(server: RunningServer, model: str) -> int:
+    """Requests that wait or run, of a model that takes one at a time."""
+    observed = server.ok("GET", f"/models/{model}/deployment")["observed"]
+    return int(observed["queue"]["depth"] + observed["slots"]["busy"])
+
+
 def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
     with _server(tmp_path) as server:
         server.upload("slow", onnx_models.counting())
-        server.deploy("slow")
+        server.deploy("slow", max_batch=1)
         token = _known_token(server)
         before = time.perf_counter()
         assert call_once(server, token, model="slow", body=b'{"inputs": {"n": [[300]]}}')[0] == 200
         rounds = round(300 * 1.0 / (time.perf_counter() - before))
         everybody = family(server)
-        host = the_host(server)
         with ThreadPoolExecutor(2) as threads:
             body = b'{"inputs": {"n": [[%d]]}}' % rounds
             calls = [threads.submit(call_once, server, token, model="slow", body=body) for _ in range(2)]
-            wait_until("The run", lambda: host.cpu_percent(0.05) > 20)
+            wait_until("Both runs", lambda: _under_way(server, "slow") == 2)
             server.terminate()
             assert [call.result()[0] for call in calls] == [200, 200]
         server.wait_stopped()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -140,3 +141,9 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
             if not re.match(r"[a-z]+:", link) and not (file.parent / link).exists():
                 broken.append(f"{file.relative_to(ROOT)}: {link}")
     assert not broken, "\n".join(broken)
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    """Others are told of it by its number."""
+    numbers = Counter(file.name.partition("-")[0] for file in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert max(numbers.values()) == 1, numbers.most_common(1)

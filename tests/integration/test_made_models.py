@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from PIL import Image
 from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.store.manifest import parse_manifest
-from core.tasks.base import Payload
 from core.tasks.registry import task_class
+from tests.asked import answer_of
 from tests.downloads import WHEELS, wheel_file  # finds demo/
 from tests.segmenters import from_png
 
@@ -45,14 +46,7 @@ def asking(name: str, folder: Path) -> Iterator[Ask]:
     kind.check(manifest.task_config())
     task = kind(manifest.task_config(), signature, folder)
 
-    def ask(data: bytes, **parameters: Any) -> dict[str, Any]:
-        prepared = task.preprocess([Payload(data)], parameters)
-        outputs = engine.run(prepared.inputs)
-        task.check_outputs(outputs)
-        (answer,) = task.postprocess(outputs, prepared.contexts, parameters)
-        return answer
-
-    yield ask
+    yield partial(answer_of, task, engine)
     engine.close()
 
 

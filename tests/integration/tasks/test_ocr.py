@@ -26,6 +26,7 @@ from core.tasks import text_detection
 from core.tasks.base import Payload, Task
 from core.tasks.text_detection import TextDetection
 from core.tasks.text_recognition import TextRecognition
+from tests.asked import answer_of
 from tests.downloads import wheel_file
 from tests.planted import must_notice
 
@@ -71,11 +72,7 @@ class Model:
 
     def answer(self, payload: Payload) -> dict[str, Any]:
         """Of one picture."""
-        prepared = self.task.preprocess([payload], {})
-        outputs = self.engine.run(prepared.inputs)
-        self.task.check_outputs(outputs)
-        (answer,) = self.task.postprocess(outputs, prepared.contexts, {})
-        return answer
+        return answer_of(self.task, self.engine, payload)
 
 
 def _reader(signature: Signature, path: Path) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from core.engines.base import EngineOptions
 from core.engines.onnx import OnnxEngine
 from core.media import sampling
 from core.tasks import detections
-from core.tasks.base import Payload, Task
+from core.tasks.base import Task
 from core.tasks.image_input import ImageInput
 from core.tasks.instance_segmentation import InstanceSegmentation
 from core.tasks.placement import Placement
 from core.tasks.semantic_segmentation import SemanticSegmentation
 from tests import segmenters
+from tests.asked import answer_of
 from tests.planted import changed, must_notice
 from tests.segmenters import CLASSES, SIDE, WEIGHTS, enlarged, from_png, from_runs, seen
 
@@ -37,14 +39,7 @@ def calling(kind: type[Task], path: Path, postprocess: dict[str, Any]) -> Iterat
     signature = engine.load(path, EngineOptions(threads=1))
     task = kind({"preprocess": STRETCH, "postprocess": postprocess, "labels": LABELS}, signature, path.parent)
 
-    def call(data: bytes, **parameters: Any) -> dict[str, Any]:
-        prepared = task.preprocess([Payload(data)], parameters)
-        outputs = engine.run(prepared.inputs)
-        task.check_outputs(outputs)
-        (answer,) = task.postprocess(outputs, prepared.contexts, parameters)
-        return answer
-
-    yield call
+    yield partial(answer_of, task, engine)
     engine.close()
 
 

@@ -17,6 +17,7 @@ from core.tasks.image_input import ImageInput
 from core.tasks.text_tower import TextTower
 from core.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from tests import towers
+from tests.asked import answer_of
 from tests.planted import changed, must_notice
 from tests.towers import picture
 
@@ -31,10 +32,7 @@ def make(root: Path, described: dict[str, Any]) -> tuple[ZeroShotImageClassifica
     task = ZeroShotImageClassification(config, signature, root)
 
     def call(data: bytes, **parameters: Any) -> list[dict[str, Any]]:
-        prepared = task.preprocess([Payload(data)], parameters)
-        outputs = engine.run(prepared.inputs)
-        task.check_outputs(outputs)
-        (answer,) = task.postprocess(outputs, prepared.contexts, parameters)
+        answer = answer_of(task, engine, data, **parameters)
         found: list[dict[str, Any]] = json.loads(json.dumps(answer))["predictions"]
         return found
 

@@ -12,6 +12,7 @@ from app.dependencies import actor_of
 from app.state import Platform
 from core.access.sessions import Principal
 from core.control.deploying import deploy, find_model
+from core.control.engine_choice import check_choices
 from core.database.repositories.deployments import Deployments
 from core.errors import BadRequest
 from schemas.deployments import DeploymentPut
@@ -20,8 +21,9 @@ from schemas.deployments import DeploymentPut
 async def desire(request: Request, user: Principal, house: Platform, name: str, wanted: Mapping[str, Any]) -> None:
     """Desire what is so now with some of it changed; where there is nothing, defaults are.
 
-    Raises what `deploy` raises, and BadRequest for what does not fit together.
+    Raises what `check_choices` and `deploy` raise, and BadRequest for what does not fit together.
     """
+    await check_choices(wanted)
     async with house.database.transaction() as session:
         model = await find_model(session, name)
         now = await Deployments(session).get(model.id)
