@@ -124,19 +124,19 @@ class RunningServer:
         self.folder = folder
         self.data_dir = folder / "data"
         self.log_path = folder / "server.log"
-        self.drain_s = 3.0
         self.patience_s = 30.0
         """So long it is waited for a start, readiness and deployments, whatever else the machine does."""
         self.expected_in_log: list[str] = []
         self.variables = {
             "PULVINAR_ADMIN_PASSWORD": PASSWORD,
             "PULVINAR_LOG__FORMAT": "json",
-            "PULVINAR_SERVER__DRAIN_S": str(self.drain_s),
+            "PULVINAR_SERVER__DRAIN_S": "3",
             "PULVINAR_DATABASE__POLL_S": "0.2",
             "PULVINAR_ACCESS__LOGIN_RATE": "10000/minute",
             "PULVINAR_ACCESS__USER_FAILURE_RATE": "10000/minute",
             **(variables or {}),
         }
+        self.drain_s = float(self.variables["PULVINAR_SERVER__DRAIN_S"])
         self.flags = flags
         self.whole = whole
         self.trusts: ssl.SSLContext | None = None

@@ -76,7 +76,7 @@ class Slow:
 @pytest.fixture(scope="session")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
     drain = {"PULVINAR_SERVER__DRAIN_S": str(DRAIN_S)}
-    with RunningServer(tmp_path_factory.mktemp("slow"), drain) as server, _slow_on(server, DRAIN_S) as slow:
+    with RunningServer(tmp_path_factory.mktemp("slow"), drain) as server, _slow_on(server) as slow:
         yield slow
 
 
@@ -91,13 +91,12 @@ def slow(slow_server: Slow) -> Slow:
 def own_slow(start_server: StartServer, request: pytest.FixtureRequest) -> Iterator[Slow]:
     """The same on a server of the test's own, which may be stopped; its drain may be said as a parameter."""
     drain_s: float = getattr(request, "param", DRAIN_S)
-    with _slow_on(start_server({"PULVINAR_SERVER__DRAIN_S": str(drain_s)}), drain_s) as slow:
+    with _slow_on(start_server({"PULVINAR_SERVER__DRAIN_S": str(drain_s)})) as slow:
         yield slow
 
 
 @contextmanager
-def _slow_on(server: RunningServer, drain_s: float) -> Iterator[Slow]:
-    server.drain_s = drain_s
+def _slow_on(server: RunningServer) -> Iterator[Slow]:
     server.upload("slow", onnx_models.counting())
     server.deploy("slow", max_batch=1, max_instances=1)
     token = server.token()

@@ -24,7 +24,6 @@ PROCESS: dict[str, Any] = {"isolation": "process"}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     # What is run again after a crash, on a machine that does other things, is not to meet the end of the drain.
     with RunningServer(tmp_path_factory.mktemp("isolation"), {"PULVINAR_SERVER__DRAIN_S": "15"}) as server:
-        server.drain_s = 15
         _add_scale(server)
         server.upload("slow", onnx_models.counting())
         yield server
@@ -201,8 +200,8 @@ def test_no_host_outlives_a_server_that_is_killed_and_a_stop_does_not_wait_for_a
     before = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     server.wait_stopped()
-    assert time.monotonic() - before < server.drain_s + 2
-    wait_gone(everybody, 1)
+    assert time.monotonic() - before < server.drain_s + 10
+    wait_gone(everybody, 10)
 
 
 def _rows(server: RunningServer) -> list[dict[str, Any]]:

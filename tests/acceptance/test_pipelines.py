@@ -67,7 +67,6 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with fresh_database(request.param, folder) as url:
         variables = {"PULVINAR_DATABASE__URL": url, "PULVINAR_SERVER__DRAIN_S": "15"}
         with RunningServer(folder, variables) as server:
-            server.drain_s = 15
             for name, factor in (("double", 2), ("triple", 3)):
                 server.upload(name, onnx_models.scale(factor))
                 server.deploy(name)

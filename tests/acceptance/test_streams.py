@@ -411,7 +411,7 @@ def test_streams_are_in_the_metrics_and_frames_are_requests(server: RunningServe
 
 
 def test_a_stop_answers_what_was_taken_and_says_that_the_server_goes(start_server: StartServer) -> None:
-    server = start_server()
+    server = start_server({"PULVINAR_SERVER__DRAIN_S": "20"})
     server.upload("counting", onnx_models.counting())
     server.deploy("counting")
     with stream(server, "counting", server.token()) as connection:

@@ -341,7 +341,7 @@ def _under_way(server: RunningServer, model: str) -> int:
 
 
 def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
-    with _server(tmp_path) as server:
+    with _server(tmp_path, PULVINAR_SERVER__DRAIN_S="20") as server:
         server.upload("slow", onnx_models.counting())
         server.deploy("slow", max_batch=1)
         token = _known_token(server)
@@ -354,7 +354,8 @@ def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
             calls = [threads.submit(call_once, server, token, model="slow", body=body) for _ in range(2)]
             wait_until("Both runs", lambda: _under_way(server, "slow") == 2)
             server.terminate()
-            assert [call.result()[0] for call in calls] == [200, 200]
+            answers = [call.result() for call in calls]
+        assert [status for status, _ in answers] == [200, 200], answers
         server.wait_stopped()
         wait_gone(everybody)
 
