@@ -170,10 +170,10 @@ class EngineWorker:
     def _outcomes(self, batch: Batch, requests: Sequence[QueuedRequest]) -> list[Outputs | PlatformError]:
         try:
             return list(self._run_together(requests, batch.limit, batch.threads))
-        except PlatformError as error:
+        except Exception as error:  # whatever an engine does or answers must not end the slot
             batch.run_items = 0
             if len(requests) == 1:
-                return [error]
+                return [_failure(error)]
         return [outcome for request in requests for outcome in self._outcomes(batch, [request])]
 
     def _run_together(self, requests: Sequence[QueuedRequest], limit: int, threads: int) -> list[Outputs]:
@@ -195,15 +195,16 @@ class EngineWorker:
         for start in range(0, items, limit):
             part = {name: array[start : start + limit] for name, array in inputs.items()}
             parts.append(self._run_once(part, min(limit, items - start), threads))
+        for name, first in parts[0].items():
+            if any(part[name].shape[1:] != first.shape[1:] for part in parts):
+                raise RunFailed(
+                    f"The model's output {name!r} depends on what else is in a batch, and these {items} items do "
+                    f"not fit one; send at most {limit} items at once."
+                )
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run_once(self, inputs: Tensors, items: int, threads: int) -> Outputs:
-        try:
-            outputs = self.engine.run_wide(inputs, threads) if threads else self.engine.run(inputs)
-        except PlatformError:
-            raise
-        except Exception as error:  # an engine's bug must not end the slot
-            raise RunFailed("The model failed while running this input.") from error
+        outputs = self.engine.run_wide(inputs, threads) if threads else self.engine.run(inputs)
         if self._batchable:
             for name, array in outputs.items():
                 if array.ndim == 0 or array.shape[0] != items:
@@ -211,6 +212,14 @@ class EngineWorker:
                         f"The model answered output {name!r} of shape {list(array.shape)} to a batch of {items}."
                     )
         return outputs
+
+
+def _failure(error: Exception) -> PlatformError:
+    if isinstance(error, PlatformError):
+        return error
+    failure = RunFailed("The model failed while running this input.")
+    failure.__cause__ = error
+    return failure
 
 
 def _split(outputs: Outputs, requests: Sequence[QueuedRequest]) -> list[Outputs]:
