@@ -307,12 +307,12 @@ class Deployment:
         """Items side by side, so that their runs share batches; one that fails ends the others."""
         if request.raw:
             raise InvalidInput("The task's answers take several runs of the model: there are no raw outputs.")
-        self.runner.admit(len(payloads))
         drive = Drive(self.runner, self._in_thread, request.priority, deadline, timing)
-        steps = [task.steps(payload, request.parameters) for payload in payloads]
-        if len(steps) == 1:
-            return [await drive.answer(steps[0], admitted=True)]
-        return await all_or_none(drive.answer(each, admitted=True) for each in steps)
+        with drive.admitted(len(payloads)):
+            steps = [task.steps(payload, request.parameters) for payload in payloads]
+            if len(steps) == 1:
+                return [await drive.answer(steps[0], admitted=True)]
+            return await all_or_none(drive.answer(each, admitted=True) for each in steps)
 
     async def _infer_part(
         self, request: InferenceRequest, part: SequencePart, deadline: float, timing: Timing
@@ -340,9 +340,9 @@ class Deployment:
             raise InvalidInput("A part of a sequence is one input, and is answered by the task.")
         assert request.sequence is not None
         steps = task.part(payloads[0], request.parameters, state, last=request.sequence.end)
-        self.runner.admit(1)
         drive = Drive(self.runner, self._in_thread, request.priority, deadline, timing)
-        answer, after = await drive.answer(steps, admitted=True)
+        with drive.admitted(1):
+            answer, after = await drive.answer(steps, admitted=True)
         return ([answer], None), after
 
     async def _part_of_tensors(

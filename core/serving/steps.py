@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -33,9 +34,24 @@ class Drive:
     priority: int
     deadline: float
     timing: Timing
+    _room: int = 0
+    """Items admitted whose first run is still to come."""
+
+    @contextmanager
+    def admitted(self, items: int) -> Iterator[None]:
+        """Take room for the first runs of so many items; what of it no run has used is given back at the end.
+
+        Not by `answer`, which is never entered where the caller leaves at once. Raises QueueFull.
+        """
+        self.runner.admit(items)
+        self._room = items
+        try:
+            yield
+        finally:
+            self.runner.release(self._room)
 
     async def answer(self, steps: Generator[Inputs, Outputs, Answer], *, admitted: bool) -> Answer:
-        """Every step in turn. The room of one item is taken already where `admitted`, and used or given back.
+        """Every step in turn. Where it is one of those `admitted`, the room of its first run is taken already.
 
         A generator that is dropped while it waits closes itself; one whose step is in a thread, after that.
         """
@@ -45,11 +61,9 @@ class Drive:
             try:
                 inputs, answer = await self.in_thread(_advance, steps, outputs)
             except BaseException as error:
-                self._give_back(admitted)
                 self.timing.failed("preprocess" if outputs is None else "postprocess", before, error)
                 raise
             if inputs is None:
-                self._give_back(admitted)
                 self.timing.postprocessed(before)
                 return answer  # type: ignore[no-any-return]
             self.timing.preprocessed(before)
@@ -59,6 +73,7 @@ class Drive:
     async def _run(self, inputs: Inputs, admitted: bool) -> Outputs:
         """One run. What is half done is not refused for want of room: it waits for it until its deadline."""
         if admitted:
+            self._room -= 1
             return self._noted(await self._run_once(inputs))
         while True:
             try:
@@ -76,10 +91,6 @@ class Drive:
     def _noted(self, result: RunResult) -> Outputs:
         self.timing.ran(result)
         return result.outputs
-
-    def _give_back(self, admitted: bool) -> None:
-        if admitted:
-            self.runner.release(1)
 
 
 async def all_or_none(answers: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:

@@ -206,6 +206,19 @@ def test_a_caller_that_leaves_ends_its_steps() -> None:
     run(scenario)
 
 
+def test_a_caller_that_leaves_before_its_items_have_begun_gives_their_room_back() -> None:
+    async def scenario() -> None:
+        async with serving(Doubler()) as deployment:
+            call = asyncio.create_task(deployment.infer(asking(1, 2, 3)))
+            await asyncio.sleep(0)
+            assert (await deployment.stats()).depth == 3
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            assert (await deployment.stats()).depth == 0
+
+    run(scenario)
+
+
 def test_a_full_queue_refuses_at_the_door_and_never_halfway() -> None:
     async def scenario() -> None:
         engine = Doubler()
