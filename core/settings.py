@@ -9,9 +9,11 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.oidc_settings import OidcSettings
@@ -165,6 +167,22 @@ class RedisSettings(Section):
         "pulvinar", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Begins all keys: one for each installation."
     )
     timeout_s: float = Field(0.25, gt=0, le=10, description="Seconds before Redis is taken to be away.")
+
+    @field_validator("url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        # Here and not at the first use: by then the start has made a database and an administrator.
+        if value is not None and not _is_redis_url(value.get_secret_value()):
+            raise ValueError("it is not an address such as redis://host:6379/0")
+        return value
+
+
+def _is_redis_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) > 0
+    except ValueError:  # of a port that is no number
+        return False
 
 
 class UsageSettings(Section):
@@ -393,3 +411,27 @@ def setting_names() -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             names.extend(f"{name}.{inner}" for inner in field.annotation.model_fields)
     return names
+
+
+def section_names() -> set[str]:
+    """The names of the groups."""
+    fields = Settings.model_fields.items()
+    return {name for name, field in fields if _section(field) is not None}
+
+
+def composed_names() -> set[str]:
+    """The settings that variables hold as JSON: lists, mappings, and whole groups."""
+    names = section_names()
+    for group, outer in Settings.model_fields.items():
+        inner = getattr(_section(outer), "model_fields", {})
+        names |= {f"{group}.{name}" for name, field in inner.items() if _is_composed(field.annotation)}
+    return names
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _is_composed(annotation: Any) -> bool:
+    return any(get_origin(part) in (list, dict) for part in (annotation, *get_args(annotation)))
