@@ -118,14 +118,15 @@ class Occupancy:
     ) -> None:
         """Note what has been loaded takes, and close it again where that is too much. Raises NoRoom."""
         known = state.known_sizes(desired.load_key)
-        fresh = {number: one for number, one in held.items() if not one.memory_bytes}
-        for number, one in fresh.items():
-            one.memory_bytes, one.gpu_bytes, certain = await measure(one.deployment)
-            if self._residency.budget_bytes and not certain and number in known:
-                one.memory_bytes = known[number]  # of the time when it was loaded alone
-            if one.memory_bytes:
-                known[number] = one.memory_bytes
+        before = state.loaded.held
+        fresh = {number: one for number, one in held.items() if not any(one is other for other in before)}
         try:
+            for number, one in fresh.items():
+                one.memory_bytes, one.gpu_bytes, certain = await measure(one.deployment)
+                if self._residency.budget_bytes and not certain and number in known:
+                    one.memory_bytes = known[number]  # of the time when it was loaded alone
+                if one.memory_bytes:
+                    known[number] = one.memory_bytes
             await self._residency.settle(desired.model, state, sum(one.memory_bytes for one in fresh.values()))
         except BaseException:
             await asyncio.shield(self._drains.begin(list(fresh.values())))

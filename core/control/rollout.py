@@ -88,9 +88,14 @@ class LoadedModel:
         return None
 
     @property
+    def held(self) -> list[LoadedVersion]:
+        """All that are in memory."""
+        return [*self.versions.values(), *self.standby.values()]
+
+    @property
     def memory_bytes(self) -> int:
         """Of all that is held."""
-        return sum(one.memory_bytes for one in (*self.versions.values(), *self.standby.values()))
+        return sum(one.memory_bytes for one in self.held)
 
     def dismiss(self) -> list[LoadedVersion]:
         """Keep nothing on standby any more; returns what is to be closed."""
@@ -147,7 +152,7 @@ class Rollout:
         self, desired: DesiredDeployment, loaded: LoadedModel, held: Mapping[int, LoadedVersion]
     ) -> list[LoadedVersion]:
         """Serve the desired versions from now on. Returns all others that are in memory."""
-        before = [*loaded.versions.values(), *loaded.standby.values()]
+        before = loaded.held
         loaded.versions, loaded.standby, loaded.applied = dict(held), {}, desired
         self._catalogue.swap(
             desired.model,
@@ -160,7 +165,7 @@ class Rollout:
     def remove(self, model: str, loaded: LoadedModel, idle: IdleModel | None = None) -> list[LoadedVersion]:
         """Take a model out of service, or with `idle` out of memory alone, and return what is to be drained."""
         self._catalogue.swap(model, [], idle)
-        leaving = [*loaded.versions.values(), *loaded.standby.values()]
+        leaving = loaded.held
         loaded.versions, loaded.standby, loaded.applied = {}, {}, None
         return leaving
 

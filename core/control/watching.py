@@ -49,7 +49,10 @@ class Watching:
                     return  # what is on standby is about to serve again
                 break
             await asyncio.sleep(min(WATCH_EVERY_S, watch.until - now))
-        state.watch = state.watching = None
+        state.watch = None
+        while state.task is not None:  # what is being loaded may come to serve beside what is on standby
+            await asyncio.wait((state.task,))
+        state.watching = None
         self._drains.begin_of(model, state, state.loaded.dismiss())
 
     async def _roll_back(self, watch: Watch, reason: str) -> bool:

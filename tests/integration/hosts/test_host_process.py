@@ -20,13 +20,21 @@ import psutil
 import pytest
 
 from core.control import host_process
+from core.control.desired import DesiredDeployment
+from core.control.drains import Drains
 from core.control.follower import Follower
 from core.control.host_log import KEPT_LOGS, LINE_CHARACTERS, LINES, HostLog, HostLogs
 from core.control.host_process import HostProcess
+from core.control.hosted import HostedRunner
+from core.control.model_state import ModelState
+from core.control.occupancy import Occupancy
 from core.control.publisher import Publisher
+from core.control.rollout import LoadedVersion
 from core.errors import DeadlineExceeded, LoadFailed
-from core.serving.catalogue import Catalogue
+from core.serving.catalogue import Catalogue, Served
+from core.serving.deployment import Deployment, DeploymentOptions
 from core.tasks.base import DEFAULT_LIMITS
+from core.tasks.tensor import TensorTask
 from tests.integration.hosts.hosting import call, fake_job, hosted, signature, until, until_restarts
 from tests.servers import ROOT
 
@@ -377,3 +385,43 @@ def test_an_array_of_each_kind_goes_through_a_process_and_back(tmp_path: Path) -
             assert answer.tolist() == [["a", b"\xff"], ["", "é"]]
 
     asyncio.run(main())
+
+
+def test_a_version_whose_load_is_given_up_as_it_is_measured_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        job = fake_job(tmp_path)
+        with ThreadPoolExecutor(1) as threads:
+            deployment = Deployment(
+                DeploymentOptions("m", 1),
+                HostedRunner("test", Path(job["socket"]), job, 256),
+                lambda signature: TensorTask({}, signature, tmp_path),
+                threads,
+            )
+            await deployment.start()
+            state, desired = ModelState(1), DesiredDeployment(1, "m", 1, running=True)
+            drains = Drains(1.0, lambda: None, lambda: None)
+            usage = Catalogue().usage
+            occupancy = Occupancy(0, {"m": state}, dict, usage, NoLoads(), drains, lambda model: None)
+            held = {1: LoadedVersion(deployment, Served(deployment), desired.load_key)}
+            settling = asyncio.create_task(occupancy.settle(state, desired, held))
+            await asyncio.sleep(0)
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+            await drains.over()
+            try:
+                assert settling.cancelled()
+                assert not _children()
+            finally:
+                await deployment.close()
+
+    asyncio.run(main())
+
+
+class NoLoads:
+    """Nothing is loaded here."""
+
+    async def load(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    async def describe(self, *_: Any) -> Any:
+        return {}

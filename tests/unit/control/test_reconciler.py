@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from core.control import reconciler as reconciler_module
 from core.control import rollout as rollout_module
 from core.control.actor import SYSTEM
 from core.control.deploying import roll_back
+from core.control.watching import WATCH_EVERY_S
 from core.database.repositories.models import Models
 from core.errors import PlatformError
 from core.serving.catalogue import Catalogue
@@ -445,6 +447,42 @@ def test_a_rollback_by_hand_forgets_why_the_platform_went_back(run: Run) -> None
         house.reconciler.wake()
         row = await house.rests("m", back.generation)
         assert (row.reason, await answering(house)) == ("", {1})
+
+    run(test)
+
+
+def test_a_standby_that_is_wanted_again_is_not_closed_while_another_version_loads(run: Run) -> None:
+    async def test(house: House) -> None:
+        await house.rests("m", await house.put("m", live(1)))
+        await house.rests("m", await house.put("m", live(2), watch={**WATCH, "window_s": 2}))
+        watch = house.reconciler._states["m"].watch
+        assert watch is not None
+        house.loader.held.clear()
+        generation = await house.put("m", live(1), live(3))
+        await house.until(lambda: house.loader.loads[-1] == ("m", 3))
+        await house.until(lambda: time.monotonic() > watch.until + 3 * WATCH_EVERY_S)
+        house.loader.held.set()
+        await house.rests("m", generation)
+        assert await answering(house) == {1, 3}
+        await house.until(lambda: house.loader.open_versions() == [1, 3])
+
+    run(test)
+
+
+def test_a_standby_goes_after_a_load_that_outlasts_its_watch_and_fails(run: Run) -> None:
+    async def test(house: House) -> None:
+        await house.rests("m", await house.put("m", live(1)))
+        await house.rests("m", await house.put("m", live(2), watch={**WATCH, "window_s": 2}))
+        watch = house.reconciler._states["m"].watch
+        assert watch is not None
+        house.loader.held.clear()
+        house.loader.fails[3] = broken()
+        generation = await house.put("m", live(1), live(3))
+        await house.until(lambda: time.monotonic() > watch.until + 3 * WATCH_EVERY_S)
+        house.loader.held.set()
+        await house.rests("m", generation, "failed")
+        await house.until(lambda: house.loader.open_versions() == [2])
+        assert await answering(house) == {2}
 
     run(test)
 

@@ -171,6 +171,19 @@ def test_a_model_larger_than_the_budget_is_refused_once_that_is_known(run: Run) 
     run(test)
 
 
+def test_a_version_of_unknown_size_serves_on_when_one_beside_it_is_too_large(run: Run) -> None:
+    async def test(house: House) -> None:
+        house.loader.fields[1] = {}
+        house.loader.fields[2] = {"memory_bytes": 5 * SIZE}
+        house.loader.guesses[2] = SIZE
+        await deploy(house, "a")
+        await house.rests("a", await house.put("a", V1, {"version": 2}), "failed")
+        assert house.loader.open_versions() == [1]
+        assert (await house.infer("a")).version == 1
+
+    run(test)
+
+
 def test_a_wrong_guess_makes_others_leave(run: Run) -> None:
     async def test(house: House) -> None:
         await deploy(house, "a", "b")
