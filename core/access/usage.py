@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -76,6 +77,8 @@ class UsageBook:
         self._minutes: dict[int, dict[Key, Counts]] = {}
         self._minute = -1.0
         self._now: dict[Key, Counts] = {}
+        self._turn = asyncio.Lock()
+        self._writing: set[asyncio.Task[int]] = set()
 
     def add(
         self, record: TokenRecord, model: str, taken: Taken, bytes_in: int, bytes_out: int, *, failed: bool
@@ -107,22 +110,37 @@ class UsageBook:
     async def write(self, database: Database) -> int:
         """Write what was counted since the last call; returns how many rows. Raises Unavailable, forgetting
         nothing.
+
+        It goes on when its caller is cancelled, and the next call waits for it: of what is cut off as it commits,
+        nobody could tell whether it is to be written again.
         """
-        self._count()
-        taken, self._minutes = self._minutes, {}
-        self._minute = -1.0
-        if not taken:
-            return 0
-        try:
-            async with database.transaction() as session:
-                return await Usage(session).add(
-                    (minute * 60, key, astuple(counts))
-                    for minute, by_key in taken.items()
-                    for key, counts in by_key.items()
-                )
-        except BaseException:
-            self._put_back(taken)
-            raise
+        writing = asyncio.create_task(self._write(database), name="usage")
+        self._writing.add(writing)
+        writing.add_done_callback(self._written)
+        return await asyncio.shield(writing)
+
+    def _written(self, writing: asyncio.Task[int]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # whoever called has it, if they are still there
+
+    async def _write(self, database: Database) -> int:
+        async with self._turn:
+            self._count()
+            taken, self._minutes = self._minutes, {}
+            self._minute = -1.0
+            if not taken:
+                return 0
+            try:
+                async with database.transaction() as session:
+                    return await Usage(session).add(
+                        (minute * 60, key, astuple(counts))
+                        for minute, by_key in taken.items()
+                        for key, counts in by_key.items()
+                    )
+            except BaseException:
+                self._put_back(taken)
+                raise
 
     def _begin(self, minute: int) -> None:
         self._minute = minute

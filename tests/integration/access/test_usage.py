@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 import core.access.usage as usage_module
 from app.flushing import prune
@@ -78,6 +79,20 @@ def test_what_cannot_be_written_is_kept_and_counted_once(
         found = await rows(database)
         assert [(row[0] - NOON) // 60 for row in found] == [3, 4, 5]  # the older ones with the first of these
         assert [row[4][0] for row in found] == [8, 2, 2]
+
+    with_database(database_url, work)
+
+
+def test_a_write_that_is_cancelled_as_it_commits_is_counted_once(database_url: str) -> None:
+    async def work(database: Database) -> None:
+        book = UsageBook()
+        book.add(RED, "cats", NOTHING, 1, 0, failed=False)
+        writing = asyncio.create_task(book.write(database))
+        event.listen(database._engine.sync_engine, "commit", lambda _: writing.cancel(), once=True)
+        await asyncio.gather(writing, return_exceptions=True)
+        book.add(RED, "cats", NOTHING, 1, 0, failed=False)
+        await book.write(database)
+        assert sum(row[4][0] for row in await rows(database, "day")) == 2
 
     with_database(database_url, work)
 
