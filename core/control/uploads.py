@@ -80,21 +80,34 @@ class Uploads:
                 task = told.task
             else:
                 task = told.task or (await self.check_existing(name)).task
+            # One at a time here, for what unpacking takes; and nobody elsewhere at the same address, so that what
+            # a failed upload takes back is never another's that has just been published.
+            async with self._publishing, self._store.changing([received.sha256]):
+                return await self._publish(received, task, name, told, actor, until, new=new)
         except BaseException:
             await self._store.discard(received)
             raise
-        # One at a time here, for what unpacking takes; and nobody elsewhere at the same address, so that what a
-        # failed upload takes back is never another's that has just been published.
-        async with self._publishing, self._store.changing([received.sha256]):
+
+    async def _publish(
+        self,
+        received: Received,
+        task: str | None,
+        name: str,
+        told: Told,
+        actor: Actor,
+        until: datetime | None,
+        *,
+        new: bool,
+    ) -> tuple[Model, Version]:
+        try:
             imported = await self._importer.import_file(
                 received, filename=told.filename, manifest_text=told.manifest, task=task
             )
             reach("upload.published")
-            try:
-                return await self._write(imported, name, told, actor, until, new=new)
-            except BaseException:
-                await self._forget(imported.sha256)
-                raise
+            return await self._write(imported, name, told, actor, until, new=new)
+        except BaseException:
+            await self._forget(received.sha256)  # one that is cancelled may have been published all the same
+            raise
 
     async def _write(
         self, imported: Imported, name: str, told: Told, actor: Actor, until: datetime | None, *, new: bool

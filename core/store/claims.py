@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import Unavailable
-from core.store.disk import storage_errors
+from core.store.disk import in_thread, storage_errors
 
 LOCK_TIMEOUT_S: Final = 60.0
 _LOCK_EVERY_S: Final = 0.02
@@ -70,8 +70,9 @@ class Claims:
         with ExitStack() as held:
             for shelf in sorted({address[:2] for address in addresses}):
                 held.callback(os.close, await self._lock(shelf))  # which also lets go of the lock
-            for note in await asyncio.to_thread(self._note, addresses):
-                held.callback(note.unlink, missing_ok=True)
+            notes: list[Path] = []
+            held.callback(_remove, notes)
+            await in_thread(lambda stop: self._note(addresses, notes))
             yield
 
     def find_dead(self) -> Dead:
@@ -106,32 +107,37 @@ class Claims:
                 (self._owners / name).unlink(missing_ok=True)
             os.close(file)
 
-    def _note(self, addresses: Collection[str]) -> list[Path]:
-        notes = [self._incoming / f"{self.new_name()}-{address}" for address in addresses]
+    def _note(self, addresses: Collection[str], notes: list[Path]) -> None:
+        """Add to `notes` what there is to be removed, also where it fails on the way."""
         with storage_errors():
             self._incoming.mkdir(parents=True, exist_ok=True)
-            for note in notes:
-                os.close(os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        return notes
+            for address in addresses:
+                notes.append(self._incoming / f"{self.new_name()}-{address}")
+                os.close(os.open(notes[-1], os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     async def _lock(self, shelf: str) -> int:
         # Asked again and again rather than awaited in a thread, which could not be given up.
-        file = await asyncio.to_thread(self._open_lock, shelf)
+        opened: list[int] = []
         try:
+            await in_thread(lambda stop: opened.append(self._open_lock(shelf)))
             for _ in range(int(LOCK_TIMEOUT_S / _LOCK_EVERY_S)):
-                if _try_lock(file):
-                    return file
+                if _try_lock(opened[0]):
+                    return opened.pop()
                 await asyncio.sleep(_LOCK_EVERY_S)
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
+        finally:
+            for file in opened:
+                os.close(file)
         raise Unavailable("Another upload holds the store for too long; try again.", retry_after_s=5)
 
     def _open_lock(self, shelf: str) -> int:
         with storage_errors():
             self._locks.mkdir(parents=True, exist_ok=True)
             return os.open(self._locks / shelf, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _remove(paths: Collection[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _become_owner(owners: Path) -> tuple[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,40 @@ def test_an_address_is_one_process_s_at_a_time(tmp_path: Path, other: subprocess
     other.wait()
     asyncio.run(change(SHA))
     assert len([*(tmp_path / "incoming").iterdir()]) == 2, "only what the other one had left"
+
+
+class Slow(Claims):
+    """Its notes come late, as on a disk that is busy."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def _note(self, addresses: Collection[str], notes: list[Path]) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        super()._note(addresses, notes)
+
+
+def test_who_is_cancelled_as_a_change_begins_leaves_no_note_of_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        claims = Slow(tmp_path)
+
+        async def change() -> None:
+            async with claims.changing([SHA]):
+                pass
+
+        changing = asyncio.create_task(change())
+        await asyncio.to_thread(claims.begun.wait, 30)
+        changing.cancel()
+        await asyncio.sleep(0)
+        claims.go_on.set()
+        await asyncio.wait([changing])
+        assert changing.cancelled()
+        await asyncio.get_running_loop().shutdown_default_executor()  # what was begun in a thread has ended
+        assert not claims.is_being_changed(SHA)
+
+    asyncio.run(test())
 
 
 def test_one_who_is_cleared_up_while_coming_takes_another_name(
