@@ -102,8 +102,7 @@ class Derived:
             made = await run_conversion(job, self._limits)
             sha256, size_bytes = await asyncio.to_thread(_digest, staged)
             async with self._store.changing([sha256]):
-                await self._store.publish(staged, sha256)
-                row, replaced = await self._write(version, recipe, made, sha256, size_bytes, by)
+                row, replaced = await self._keep(version, recipe, made, staged, sha256, size_bytes, by)
         finally:
             await asyncio.to_thread(self._store.drop, staged)
         if replaced is not None:
@@ -111,11 +110,19 @@ class Derived:
                 await self._forget(replaced)
         return row
 
-    async def _write(
-        self, version: Version, recipe: Mapping[str, Any], made: Converted, sha256: str, size_bytes: int, by: str
+    async def _keep(
+        self,
+        version: Version,
+        recipe: Mapping[str, Any],
+        made: Converted,
+        staged: Path,
+        sha256: str,
+        size_bytes: int,
+        by: str,
     ) -> tuple[DerivedArtifact, str | None]:
-        """The row, and the address of what it replaces."""
+        """Publish it; the row, and the address of what it replaces."""
         try:
+            await self._store.publish(staged, sha256)
             async with self._database.transaction() as session:
                 return await DerivedArtifacts(session).put(
                     version.id,

@@ -14,7 +14,7 @@ from typing import Final
 from core.errors import NotFound, TooLarge
 from core.kill_points import reach
 from core.store.claims import Claims
-from core.store.disk import require_room, storage_errors, sync_path
+from core.store.disk import in_thread, require_room, storage_errors, sync_path
 from core.store.sums import differences, read_sums, sums_of, write_sums
 from core.store.uploads import Received, Upload
 
@@ -70,7 +70,7 @@ class ArtifactStore:
 
     async def publish(self, staged: Path, sha256: str) -> Path:
         """Move a staged directory to its address; the same bytes are kept once. Raises StorageFull."""
-        return await asyncio.to_thread(self.publish_staged, staged, sha256)
+        return await in_thread(lambda stop: self.publish_staged(staged, sha256))
 
     async def remove(self, sha256: str) -> None:
         """Remove an artifact, at once out of its address and then from the disk; no error when it is not there."""

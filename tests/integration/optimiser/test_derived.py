@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -181,5 +182,36 @@ def test_live_samples_are_bounded_and_replaced_by_chance(database_url: str, tmp_
         files = {path.name for path in (tmp_path / "samples").glob("*/*")}
         async with place.database.session() as session:
             assert files == {row.sha256 for row in await Samples(session).list(place.model.id)}
+
+    in_place(database_url, tmp_path, work)
+
+
+class SlowStore(ArtifactStore):
+    """Is let go on once it has published."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, max_bytes=1 << 30, min_free_bytes=0)
+        self.published, self.go_on = threading.Event(), threading.Event()
+
+    def publish_staged(self, staged: Path, sha256: str) -> Path:
+        target = super().publish_staged(staged, sha256)
+        self.published.set()
+        assert self.go_on.wait(30)
+        return target
+
+
+def test_one_that_is_given_up_as_it_is_published_leaves_no_files(database_url: str, tmp_path: Path) -> None:
+    async def work(place: Place) -> None:
+        store = SlowStore(place.folder / "artifacts")
+        making = asyncio.create_task(Derived(place.database, store).get_or_make(place.version, "simplified"))
+        while not await asyncio.to_thread(store.published.wait, 1):
+            assert not making.done()
+        making.cancel()
+        await asyncio.sleep(0)
+        store.go_on.set()
+        await asyncio.wait([making])
+        await asyncio.get_running_loop().shutdown_default_executor()  # what was begun in a thread has ended
+        assert making.cancelled()
+        assert place.addresses() == {SHA}
 
     in_place(database_url, tmp_path, work)
