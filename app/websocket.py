@@ -58,9 +58,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             settings = self.app_state["platform"].settings
             if comes_from_proxy(self.client, settings):
                 self.scope["client"] = caller(self.client, self.scope["headers"], settings)
-        settings = self.app_state["platform"].settings
-        if comes_from_proxy(self.client, settings):
-            self.scope["client"] = caller(self.client, self.scope["headers"], settings)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone: tell whoever is at work for it."""

@@ -71,6 +71,12 @@ def test_external_rules_hold_on_every_way_in(free: RunningServer) -> None:
     assert free.api("GET", "/auth/me", headers={"X-Forwarded-For": ELSEWHERE}).status_code == 200
 
 
+def test_a_handshake_that_is_none_is_refused_behind_a_proxy_too(server: RunningServer) -> None:
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "X-Forwarded-For": OFFICE}
+    assert server.client.get("/api/v1/stream/scale", headers=headers).status_code == 400
+    assert "Traceback" not in server.log()
+
+
 def test_internal_rules_hold_before_anybody_signs_in(free: RunningServer) -> None:
     add(free, "allow", "203.0.113.0/24", "internal", note="the office")
     add(free, "allow", "127.0.0.1", "internal")
