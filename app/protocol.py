@@ -6,6 +6,8 @@
 - A lost connection tells whoever is at work for it, so that no second task has to wait for the client's end.
 - Where the other end is a trusted proxy, each request's caller is who that proxy says.
 - A connection more than the process may hold is refused.
+- Requests that come ahead of their turn wait as the bytes that they are, but for a few; what cannot be read is refused
+  in its turn.
 - At a stop, a silent connection has a moment yet: a request may be on its way, and would be lost.
 """
 
@@ -16,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.answer_headers import lines_of
@@ -27,6 +30,8 @@ from app.refusal import Refusal
 from app.state import Platform
 
 GOODBYE_S: Final = 0.2
+READ_AT_ONCE_BYTES: Final = 16 * 1024
+"""A waiting request takes some kilobytes and its head perhaps 18 bytes, so no more than these are read ahead."""
 _STREAM: Final = STREAM_PREFIX.encode()
 _OK: Final = STATUS_LINE[200]
 _CLOSE: Final = b"connection: close\r\n"
@@ -85,9 +90,28 @@ class Cycle(RequestResponseCycle):
             scope.pop(name, None)
 
 
+class _Flow(FlowControl):
+    """Reads nothing while it is held, whoever waits for more: what is asked for has come already."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        self.is_held = True
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
+    flow: _Flow
+    _unread = b""
+    """What has come, and is parsed when no request waits for its turn."""
+    _refusal: str | None = None
+    """Why nothing after the requests under way can be read."""
     _deferred: Cycle | None = None
     """A request that may be taken by the express way, once it is whole."""
     _idle_since: float | None = None
@@ -106,6 +130,7 @@ class Protocol(HttpToolsProtocol):
         max_connections = platform.settings.server.max_connections
         if len(self.connections) < max_connections:
             super().connection_made(transport)
+            self.flow = _Flow(transport)
             self._behind_proxy = comes_from_proxy(self.client, platform.settings)
             self._be_idle()
         else:
@@ -116,6 +141,8 @@ class Protocol(HttpToolsProtocol):
         self._is_lost = True
         cycle = self.cycle
         super().connection_lost(exc)
+        self.pipeline.clear()
+        self._unread = b""
         if self._keep_alive_timer is not None:
             self._keep_alive_timer.cancel()
         if cycle is not None and not cycle.response_complete:
@@ -155,12 +182,39 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or more."""
+        if len(data) <= READ_AT_ONCE_BYTES and not self.pipeline and not self._unread:
+            self._parse(data)
+        else:
+            self._unread += data
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Parse what has come, until a request must wait for the one before it."""
+        while self._unread and not self.pipeline and not self.transport.is_closing():
+            piece, self._unread = self._unread[:READ_AT_ONCE_BYTES], self._unread[READ_AT_ONCE_BYTES:]
+            self._parse(piece)
+        if self._unread or self.pipeline:
+            self.flow.hold()
+
+    def _parse(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         super().data_received(data)
         deferred, self._deferred = self._deferred, None
         if deferred is not None:
             express = self._express
             if express is None or deferred.more_body or not express.take(deferred, deferred.body, self.tasks):
                 self._start_asgi_task(deferred, self.app)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read, once the requests before it are answered."""
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it is its own body that cannot be read
+        elif self._is_silent() or cycle.more_body:
+            super().send_400_response(msg)
+            return
+        self._refusal = msg
 
     def on_headers_complete(self) -> None:
         """Start the application on a request, or let it wait until the one before it is answered."""
@@ -192,7 +246,7 @@ class Protocol(HttpToolsProtocol):
             else:
                 self._deferred = cycle
         else:
-            self.flow.pause_reading()
+            self.flow.hold()
             self.pipeline.appendleft((cycle, self.app))
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -223,11 +277,17 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            super().send_400_response(self._refusal)
             return
-        self._be_idle()
+        else:
+            self._be_idle()
+        if not self.pipeline:
+            self.flow.is_held = False
+            self._read_on()
+            self.flow.resume_reading()
 
     def _be_idle(self) -> None:
         """From now on, so long is waited for the head of a request."""
