@@ -6,8 +6,10 @@
 - A lost connection tells whoever is at work for it, so that no second task has to wait for the client's end.
 - Where the other end is a trusted proxy, each request's caller is who that proxy says.
 - A connection more than the process may hold is refused.
-- Requests that come ahead of their turn wait as the bytes that they are, but for a few; what cannot be read is refused
-  in its turn.
+- Requests that come ahead of their turn wait as the bytes that they are, but for a few; what cannot be read is
+  refused in its turn, and so is a head that does not end.
+- An upgrade to what is not spoken here is read as if it were not asked for, body and all.
+- Fields behind a body are no headers.
 - At a stop, a silent connection has a moment yet: a request may be on its way, and would be lost.
 """
 
@@ -18,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.answer_headers import lines_of
@@ -32,6 +34,7 @@ from app.state import Platform
 GOODBYE_S: Final = 0.2
 READ_AT_ONCE_BYTES: Final = 16 * 1024
 """A waiting request takes some kilobytes and its head perhaps 18 bytes, so no more than these are read ahead."""
+MAX_HEAD_BYTES: Final = 64 * 1024
 _STREAM: Final = STREAM_PREFIX.encode()
 _OK: Final = STATUS_LINE[200]
 _CLOSE: Final = b"connection: close\r\n"
@@ -104,14 +107,44 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _PastHead:
+    """Whom a parser tells that is given a head once more, for the sake of its body: all but that head."""
+
+    def __init__(self, connection: Protocol) -> None:
+        self._connection = connection
+        self._is_past = False
+        self.on_body, self.on_message_complete = connection.on_body, connection.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._is_past:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._is_past:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_past:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._is_past:
+            self._connection.on_headers_complete()
+        self._is_past = True
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
     flow: _Flow
     _unread = b""
     """What has come, and is parsed when no request waits for its turn."""
-    _refusal: str | None = None
+    _unheard_bytes = 0
+    """What has come since the last head that was whole, or the last piece of a body."""
+    _refusal: tuple[int, str] | None = None
     """Why nothing after the requests under way can be read."""
+    _upgrades = False
+    _ignores_upgrade = False
     _deferred: Cycle | None = None
     """A request that may be taken by the express way, once it is whole."""
     _idle_since: float | None = None
@@ -163,8 +196,17 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _should_upgrade(self) -> bool:
-        """Only streams are WebSockets; elsewhere the request is answered as if it asked for no upgrade."""
-        return self.url.startswith(_STREAM) and self.parser.get_method() == b"GET" and super()._should_upgrade()
+        return self._upgrades
+
+    def _asks_for_stream(self) -> bool:
+        """Only streams are WebSockets, and only where no answer is still to come over this connection."""
+        is_get = self.url.startswith(_STREAM) and self.parser.get_method() == b"GET"
+        return is_get and self._is_silent() and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the bytes are frames, and none may come before the handshake is answered."""
+        self._unread = b""
+        super().handle_websocket_upgrade()
 
     def _is_silent(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -199,32 +241,87 @@ class Protocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        super().data_received(data)
+        self._unheard_bytes += len(data)
+        self._feed(data)
+        if self._unheard_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431, "The head of the request is too large.")
         deferred, self._deferred = self._deferred, None
         if deferred is not None:
             express = self._express
             if express is None or deferred.more_body or not express.take(deferred, deferred.body, self.tasks):
                 self._start_asgi_task(deferred, self.app)
 
-    def send_400_response(self, msg: str) -> None:
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._upgrades:
+                    self.handle_websocket_upgrade()
+                    return
+                data = self._framing() + data[upgrade.args[0] :]
+                self._ignores_upgrade = False
+                self.parser = httptools.HttpRequestParser(_PastHead(self))
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            except httptools.HttpParserError:
+                self._refuse(400, "Invalid HTTP request received.")
+                return
+            else:
+                return
+
+    def _framing(self) -> bytes:
+        """A head that says of its body what that of the present request does, and asks for no upgrade."""
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%b: %b\r\n" % field for field in self.scope["headers"] if field[0] in framing]
+        return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines)
+
+    def _refuse(self, status: int, message: str) -> None:
         """Refuse what cannot be read, once the requests before it are answered."""
         cycle = self.cycle
         if cycle is not None and cycle.more_body and self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()  # it is its own body that cannot be read
         elif self._is_silent() or cycle.more_body:
-            super().send_400_response(msg)
+            self._write_refusal(status, message)
             return
-        self._refusal = msg
+        self._refusal = status, message
+
+    def _write_refusal(self, status: int, message: str) -> None:
+        self.logger.warning(message)
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(message)
+        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], head, _CLOSE, message.encode()))
+        self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._unheard_bytes = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The end of a request; where an upgrade is ignored, its body is still to be read."""
+        cycle = self.cycle
+        if not self._ignores_upgrade and not self._upgrades and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_headers_complete(self) -> None:
         """Start the application on a request, or let it wait until the one before it is answered."""
         # Not where bytes arrive: those of a body that nobody waits for any more keep no connection open.
         self._idle_since = None
+        self._unheard_bytes = 0
         parser = self.parser
-        if parser.should_upgrade() and self._should_upgrade():
-            super().on_headers_complete()
-            return
+        if parser.should_upgrade():
+            self._upgrades = self._asks_for_stream()
+            self._ignores_upgrade = not self._upgrades
+            if self._upgrades:
+                super().on_headers_complete()
+                return
         self._complete_scope()
+        self.headers = []  # what comes behind the body goes there, and to nobody
         before = self.cycle
         self.cycle = cycle = Cycle(
             self.scope,
@@ -277,10 +374,17 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self.flow.is_held or self._refusal is not None:
+            self._go_on_in_turn()
+        else:
+            self.flow.resume_reading()
+            self._be_idle()
+
+    def _go_on_in_turn(self) -> None:
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
-            super().send_400_response(self._refusal)
+            self._write_refusal(*self._refusal)
             return
         else:
             self._be_idle()

@@ -31,6 +31,7 @@ UNREAD_BYTES: Final = 256 * 1024
 """What the kernel holds of frames that are not read: more of them would only be older when their turn comes."""
 MAX_PIECES: Final = 4096
 """Of one message: the bytes are capped by themselves, empty pieces are not."""
+_UNREADABLE: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 # The library's own lines would show URLs with their queries; the access log has one line for each stream.
 _quiet: Final = logging.getLogger("pulvinar.websocket")
 _quiet.setLevel(logging.WARNING)
@@ -48,6 +49,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.logger = _quiet
         self.close_timeout = CLOSE_S
         self.conn = ServerProtocol(max_size=platform.settings.streams.max_frame_bytes, logger=_quiet)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of frames; first of all the handshake, which comes whole and is not waited for once more."""
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(_UNREADABLE)
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         """Start the application; it runs from the loop's next turn on."""
