@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ class Live:
         self._before: Reading | None = None
         self._told: Mapping[str, ModelFigures] = {}
 
-    async def events(self, platform: Platform) -> AsyncIterator[bytes]:
+    async def events(self, platform: Platform) -> AsyncGenerator[bytes, None]:
         """An event stream: `data:` lines of JSON, once a second at most. Raises Unavailable when it is full."""
         if self._listeners >= MAX_LISTENERS:
             raise Unavailable("As many pages as can be kept live are open already.", retry_after_s=30)

@@ -189,6 +189,12 @@ class SessionService:
                 await Sessions(session).touch(session_id, now, now + self._refresh_life)
         return _principal(row.user, row)
 
+    async def holds(self, principal: Principal) -> bool:
+        """Whether a session goes on, with the same role; to ask is not to use it."""
+        async with self._database.session() as session:
+            row = await Sessions(session).get(principal.session_id)
+        return row is not None and _holds(row) and _principal(row.user, row) == principal
+
     async def open_sessions(self, user_id: int) -> Sequence[Session]:
         """The sessions of a user that hold, the one used last first."""
         async with self._database.session() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,14 +33,18 @@ from app.dashboard.rendering import fragment, render
 from app.dashboard.traffic import in_words
 from app.dashboard.words import size
 from app.dependencies import House
+from app.middleware import check_address
 from app.observation import read
 from app.readings import Step, Tally, step_between, total
+from app.state import Platform
 from core.access.roles import Role
+from core.access.sessions import Principal
 from core.control.machine import machine_stats
 from core.control.memory import node_bytes
 from core.database.repositories.deployments import Deployments, Wanted
 from core.database.repositories.tokens import Tokens
 from core.database.tables import utc_now
+from core.errors import Forbidden, Unavailable
 from core.settings import budget_bytes
 
 router = pages()
@@ -50,6 +55,8 @@ _ROWS = 50
 """Deployments on the page: those that need looking at, and then those asked most; the list of models has all."""
 PARTS_S = 2.0
 """So old may be what many dashboards ask for again and again."""
+ASK_EVERY_S = 3.0
+"""So often it is asked whether whoever watches still may."""
 _PARTS: MadeOnce[OverviewPage] = MadeOnce(most=8)
 _CALM = ("serving", "idle", "stopped")
 
@@ -122,17 +129,33 @@ async def steps_to_go(request: Request, user: Viewer, house: House) -> Response:
 
 
 @router.get("/live")
-async def live(_: Viewer, house: House) -> Response:
-    """The figures as an event stream (WHATWG HTML, section 9.2), once a second."""
-    events: AsyncIterator[bytes] = LIVE.events(house)
+async def live(request: Request, user: Viewer, house: House) -> Response:
+    """The figures as an event stream (WHATWG HTML, section 9.2), once a second, to whoever may still see them."""
+    events = LIVE.events(house)
     first = await anext(events)
 
     async def stream() -> AsyncIterator[bytes]:
-        yield first
-        async for event in events:
-            yield event
+        asked_at = time.monotonic()
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                if time.monotonic() - asked_at >= ASK_EVERY_S:
+                    asked_at = time.monotonic()
+                    if not await _may_watch(request, user, house):
+                        return
+                yield event
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers=sse_headers())
+
+
+async def _may_watch(request: Request, user: Principal, house: Platform) -> bool:
+    try:
+        check_address(request.scope)
+        return await house.access.sessions.holds(user)
+    except Forbidden:
+        return False
+    except Unavailable:  # serving goes on without the database, and so does watching
+        return True
 
 
 async def _page(house: House, role: Role) -> OverviewPage:
