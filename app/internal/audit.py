@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.dependencies import Admin, Cursor, House, Limit, Reading
 from core.control.audit_export import Format, export
 from core.database.repositories.audit import Audit
+from core.errors import BadRequest
 from schemas.base import Page
 from schemas.system import AuditAnswer, ChainAnswer
 
@@ -67,4 +68,7 @@ async def verify_audit(_: Admin, session: Reading) -> ChainAnswer:
 
 
 def _aware(moment: datetime | None) -> datetime | None:
-    return moment.astimezone() if moment is not None else None
+    try:
+        return moment.astimezone() if moment is not None else None
+    except (OverflowError, ValueError):
+        raise BadRequest("A time must lie in the years 1 to 9999, in UTC too.") from None

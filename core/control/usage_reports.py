@@ -78,6 +78,9 @@ class Report:
     points: list[Point]
 
 
+_LAST_S: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
 def range_of(
     step: Step,
     since: datetime | None,
@@ -92,12 +95,17 @@ def range_of(
     Raises Unprocessable.
     """
     step_s = STEPS[step]
-    end = time.time() if until is None else until.timestamp()
-    begin = end - _USUAL_S[step] if since is None else since.timestamp()
+    end = time.time() if until is None else _within(until)
+    begin = end - _USUAL_S[step] if since is None else _within(since)
     first, last = int(begin // step_s * step_s), int(-(-end // step_s) * step_s)
     if first >= last:
         raise Unprocessable("`from` must lie before `to`.")
     return Range(step_s, first, last, tenant, token_id, model)
+
+
+def _within(moment: datetime) -> float:
+    """The moment, or the first or last that can be told in UTC in every step; nothing was used before or after."""
+    return min(max(moment.timestamp(), 0.0), _LAST_S)
 
 
 async def report(

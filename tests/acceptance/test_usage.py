@@ -72,6 +72,10 @@ def test_each_api_counts(tensors: Demo) -> None:
     points = server.ok("GET", "/usage", params={"token": str(made["id"]), "step": "minute", "points": "true"})
     assert sum(point["requests"] for point in points["points"]) == 9
     refused(server.api("GET", "/usage", params={"from": "2030-01-01T00:00:00Z"}), 422, "unprocessable")
+    # Times that calendars end before, once they are told in UTC.
+    ages = {"from": "0001-01-01T00:00:00+14:00", "to": "9999-12-31T23:59:59-14:00"}
+    for path in ("/usage", "/usage/export"):
+        assert server.api("GET", path, params={"token": str(made["id"]), "step": "day", **ages}).status_code == 200
 
 
 class Callers:

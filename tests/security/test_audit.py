@@ -68,3 +68,12 @@ def test_a_row_that_is_taken_out_of_the_file_shows(server: RunningServer) -> Non
     broken = server.cli("audit", "verify")
     assert broken.returncode == 1
     assert "entries 2 to 2" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+@pytest.mark.parametrize("end", ["since", "until"])
+def test_a_time_at_the_calendar_s_edge_is_a_time_or_refused(server: RunningServer, end: str, moment: str) -> None:
+    answer = server.api("GET", "/audit", params={end: moment})
+    assert answer.status_code in (200, 400), answer.text
