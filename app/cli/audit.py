@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.cli.context import ready_database, run, settings_of
+from app.cli.context import ready_database, run, settings_of, sqlite_file
+from core.errors import NotFound
+from core.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The log of changes.")
 
@@ -20,6 +23,14 @@ class Kind(StrEnum):
     CSV = "csv"
 
 
+def _database_there(settings: Settings) -> AbstractAsyncContextManager[Any]:
+    # The empty log of a new database is whole: a nightly job in the wrong folder would be content.
+    path = sqlite_file(settings)
+    if path is not None and not path.exists():
+        raise NotFound(f"There is no database at {path}.")
+    return ready_database(settings)
+
+
 @app.command("verify")
 def verify(context: typer.Context) -> None:
     """Walk the chain of hashes; the exit code is 1 where an entry is missing, added or changed."""
@@ -28,7 +39,7 @@ def verify(context: typer.Context) -> None:
     async def work() -> bool:
         from core.database.repositories.audit import Audit
 
-        async with ready_database(settings) as database, database.session() as session:
+        async with _database_there(settings) as database, database.session() as session:
             report = await Audit(session).verify()
         for finding in report.findings:
             typer.echo(finding, err=True)
@@ -52,7 +63,7 @@ def export(
         from core.control.audit_export import export
         from core.database.repositories.audit import Audit
 
-        async with ready_database(settings) as database, database.session() as session:
+        async with _database_there(settings) as database, database.session() as session:
             async for line in export(Audit(session), kind.value):
                 sys.stdout.buffer.write(line)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from core.errors import PlatformError
+from core.errors import PlatformError, Unavailable
 from core.logs import set_up_logs
 from core.setting_sources import load_settings
 from core.settings import InvalidSettings, LogSettings, Settings
@@ -51,7 +51,13 @@ def run(
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(work())
     except PlatformError as error:
-        typer.echo(f"Error: {error.message}", err=True)
+        reason = _reason_of(error)
+        typer.echo(f"Error: {error.message}{f' ({reason})' if reason else ''}", err=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        # Mostly a folder that is somebody else's, or a disk without room.
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"Error: {place}{error.strerror or error}.", err=True)
         raise typer.Exit(1) from error
     except InvalidSettings as error:
         typer.echo(f"Error: {error}", err=True)
@@ -61,12 +67,32 @@ def run(
         raise typer.Exit(130) from error
 
 
+def _reason_of(error: PlatformError) -> str | None:
+    """Why the database does not answer: whoever types commands has to mend it. Callers over HTTP are not told."""
+    if error.code != Unavailable.code:
+        return None
+    from core.database.failures import reason_of
+
+    return reason_of(error)
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """The file of an embedded database; None for a server's."""
+    from core.database.urls import driver_url, sqlite_path
+
+    return sqlite_path(driver_url(settings.database_url))
+
+
 @asynccontextmanager
 async def ready_database(settings: Settings) -> AsyncIterator[Any]:
     """A database in the code's own shape; an embedded one is migrated, a served one must have been."""
     from core.database.session import Database
 
+    path = sqlite_file(settings)
+    new = path is not None and not path.exists()
     await ensure_migrated(settings)
+    if new:  # it may be that another folder was meant
+        typer.echo(f"A new database was made: {path}", err=True)
     database = Database(
         settings.database_url, pool_size=settings.database.pool_size, timeout_s=settings.database.timeout_s
     )

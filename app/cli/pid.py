@@ -11,6 +11,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 _NAME = "pulvinar.pid"
 
 
@@ -22,6 +26,10 @@ def pid_file(data_dir: Path) -> Iterator[None]:
         if _lock(fd):
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
+        else:
+            log.warning(
+                "server.not_alone", data_dir=str(data_dir), reason="another server runs on this data directory"
+            )
         yield
     finally:
         os.close(fd)

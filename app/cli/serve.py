@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -76,7 +75,7 @@ def _bound(settings: Settings) -> socket.socket:
         return bind(settings)
     except OSError as error:
         place = f"{settings.server.host}:{settings.server.port}"
-        typer.echo(f"Error: cannot listen on {place}: {os.strerror(error.errno or 0)}.", err=True)
+        typer.echo(f"Error: cannot listen on {place}: {error.strerror or error}.", err=True)
         raise typer.Exit(CANNOT_LISTEN) from error
 
 

@@ -45,6 +45,20 @@ def platform_error(error: BaseException) -> PlatformError | None:
     return _gone() if type(error).__name__ in _ASYNCPG_GONE else None
 
 
+def reason_of(error: BaseException) -> str | None:
+    """What lies behind an error, in the driver's words, for those who may read settings; None where unknown."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        cause = cause.__context__ if cause.__cause__ in (None, cause) else cause.__cause__
+    if len(seen) == 1:
+        return None
+    cause = seen[-1]
+    text = getattr(cause, "strerror", None) or str(cause)
+    return text.strip().partition("\n")[0].rstrip(".") or type(cause).__name__
+
+
 def is_unique_violation(error: IntegrityError) -> bool:
     """Whether a unique or primary key constraint was violated, on either database."""
     code = getattr(error.orig, "sqlite_errorcode", None)

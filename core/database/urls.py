@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -9,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from core.settings import InvalidSettings
 
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
@@ -29,7 +32,21 @@ def driver_url(url: str) -> URL:
     query = dict(parsed.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
+    if not driver.startswith("sqlite"):
+        _check_options(query)
     return parsed.set(drivername=driver, query=query)
+
+
+def _check_options(query: Mapping[str, object]) -> None:
+    import asyncpg
+
+    ssl = query.get("ssl", "prefer")
+    if ssl not in _SSL_MODES:
+        raise InvalidSettings(f"The sslmode of database.url must be one of {', '.join(_SSL_MODES)}.")
+    known = {"prepared_statement_cache_size", *inspect.signature(asyncpg.connect).parameters}
+    for name in query:
+        if name not in known:
+            raise InvalidSettings(f"The option {name} of database.url does not exist.")
 
 
 def sqlite_path(url: URL) -> Path | None:
