@@ -374,8 +374,9 @@ async def _deployments_changed(platform: Platform) -> None:
 async def _follow(follower: Follower) -> None:
     try:
         await follower.run()
-    except (ControlLost, OSError):
-        log.error("control.lost", node=follower.node)
+    except Exception as error:  # whatever it is, who no longer follows must not go on serving what was
+        unexpected = None if isinstance(error, ControlLost | OSError) else error
+        log.error("control.lost", node=follower.node, exc_info=unexpected)
         os.kill(os.getpid(), signal.SIGTERM)  # without the control process, nobody keeps the hosts
         await asyncio.Event().wait()
 
