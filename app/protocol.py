@@ -203,11 +203,6 @@ class Protocol(HttpToolsProtocol):
         is_get = self.url.startswith(_STREAM) and self.parser.get_method() == b"GET"
         return is_get and self._is_silent() and super()._should_upgrade()
 
-    def handle_websocket_upgrade(self) -> None:
-        """From here on the bytes are frames, and none may come before the handshake is answered."""
-        self._unread = b""
-        super().handle_websocket_upgrade()
-
     def _is_silent(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
@@ -232,13 +227,16 @@ class Protocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Parse what has come, until a request must wait for the one before it."""
-        while self._unread and not self.pipeline and not self.transport.is_closing():
-            piece, self._unread = self._unread[:READ_AT_ONCE_BYTES], self._unread[READ_AT_ONCE_BYTES:]
-            self._parse(piece)
+        data, self._unread, at = memoryview(self._unread), b"", 0
+        while at < len(data) and not (self.pipeline or self._upgrades or self.transport.is_closing()):
+            self._parse(data[at : at + READ_AT_ONCE_BYTES])
+            at += READ_AT_ONCE_BYTES
+        if not self._upgrades:  # frames are none before the handshake is answered
+            self._unread = bytes(data[at:])
         if self._unread or self.pipeline:
             self.flow.hold()
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         if self._refusal is not None:
             return
         self._unheard_bytes += len(data)
@@ -251,7 +249,7 @@ class Protocol(HttpToolsProtocol):
             if express is None or deferred.more_body or not express.take(deferred, deferred.body, self.tasks):
                 self._start_asgi_task(deferred, self.app)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         while True:
             try:
                 self.parser.feed_data(data)

@@ -168,7 +168,7 @@ def test_wrong_passwords_while_redis_is_away(fail_open: bool) -> None:
 
 def test_a_url_that_is_none_is_told() -> None:
     with pytest.raises(InvalidSettings, match=r"redis\.url"):
-        RedisLimits(RedisSettings(url="http://x"))  # type: ignore[arg-type]
+        RedisLimits(RedisSettings(url="redis://x?socket_timeout=long"))  # type: ignore[arg-type]
 
 
 def test_two_servers_accept_together_exactly_what_the_rate_says(redis: RedisServer, tmp_path: Path) -> None:
