@@ -145,7 +145,7 @@ class AccessSettings(Section):
         14, ge=1, le=366, description="Days before a token ends in which the log and the metrics remind of it."
     )
     limit_slots: int = Field(
-        131_072, ge=1024, le=1 << 24, description="Windows of rates counted at once, 40 bytes each."
+        131_072, ge=1024, le=1 << 24, description="Windows of tokens' rates counted at once, 40 bytes each."
     )
     limits_on_failure: Literal["open", "closed"] = Field(
         "open", description="Where limits cannot be counted: `open` lets requests in, `closed` refuses them."

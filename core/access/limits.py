@@ -83,11 +83,13 @@ class RateLimiter:
         self._places: Places
         if share is None:
             self._counters = Counters(OwnWindows(rounded(slots)))
+            self._strangers = Counters(OwnWindows(strangers_slots(slots)))
             self._places = OwnPlaces()
         else:
-            slots = rounded(share.slots)
+            slots, after = rounded(share.slots), places_end(share.slots)
             memory = SharedMemory(memory_bytes(slots), share.fd)
             self._counters = Counters(SharedWindows(memory, 0, slots))
+            self._strangers = Counters(SharedWindows(memory, after, strangers_slots(slots)))
             self._places = SharedPlaces(memory, slots * counters.SLOT_BYTES, _PLACES_SLOTS, share.process)
         self._fail_open = fail_open
         self._kept: dict[int, Limits] = {}
@@ -135,18 +137,26 @@ class RateLimiter:
         if self._redis is not None:
             self._redis.use(subject, used)
 
-    async def look_anywhere(self, subject: Subject) -> float:
-        """Seconds until a request would be let in, 0 for now, as `hit_subject_anywhere`; counts nothing."""
+    async def look_stranger(self, subject: Subject) -> float:
+        """Seconds until an attempt would be let in, 0 for now, as `hit_stranger`; counts nothing."""
         if self._redis is not None:
             try:
                 return (await self._redis.hit(subject, count=False))[0]
             except LimitsUnavailable:
                 self._failed()
         try:
-            return self._counters.hit(subject, count=False)[0]
+            return self._strangers.hit(subject, count=False)[0]
         except LimitsUnavailable:
             self._failed()
             return 0.0
+
+    async def hit_stranger(self, subject: Subject) -> None:
+        """Count an attempt of somebody without a token, whose names and addresses nobody bounds.
+
+        They are counted apart from tokens: however many they are, no token's limit goes uncounted for want of
+        room. Raises RateUsedUp.
+        """
+        await self._hit_anywhere(self._strangers, subject)
 
     def left(self, subject: Subject) -> Sequence[int] | None:
         """How much of each limit is left by what this machine counts, in the order of the limits; counts nothing.
@@ -159,9 +169,12 @@ class RateLimiter:
             return None
 
     def hit_subject(self, *subjects: Subject) -> LimitState | None:
-        """Count one request of anybody. Raises RateUsedUp."""
+        """Count one request of a token or tenant. Raises RateUsedUp."""
+        return self._hit(self._counters, *subjects)
+
+    def _hit(self, table: Counters, *subjects: Subject) -> LimitState | None:
         try:
-            wait_s, words, state = self._counters.hit(*subjects)
+            wait_s, words, state = table.hit(*subjects)
         except LimitsUnavailable:
             self._failed()
             return None
@@ -181,16 +194,16 @@ class RateLimiter:
         if self._redis is None:
             return self.hit(record)
         subjects = self.subjects(record)
-        return await self.hit_subject_anywhere(*subjects) if subjects else None
+        return await self._hit_anywhere(self._counters, *subjects) if subjects else None
 
-    async def hit_subject_anywhere(self, *subjects: Subject) -> LimitState | None:
-        """As `hit_subject`, in Redis where there is one; while it is away, this machine counts or refuses."""
+    async def _hit_anywhere(self, table: Counters, *subjects: Subject) -> LimitState | None:
+        """In Redis where there is one; while it is away, this machine counts or refuses."""
         if self._redis is not None:
             try:
                 return _let_in(*await self._redis.hit(*subjects))
             except LimitsUnavailable:
                 self._failed()
-        return self.hit_subject(*subjects)
+        return self._hit(table, *subjects)
 
     def take_place(self, record: TokenRecord) -> Sequence[Place]:
         """Take one of the `max_concurrency` places of the token and of its tenant, to be given back.
@@ -228,7 +241,7 @@ class RateLimiter:
             raise
 
     def counted(self) -> int:
-        """How many windows are counted now."""
+        """How many windows of tokens and tenants are counted now."""
         return self._counters.in_use()
 
     def subjects(self, record: TokenRecord) -> tuple[Subject, ...]:
@@ -310,6 +323,16 @@ def rounded(slots: int) -> int:
     return -(-slots // STRIPES) * STRIPES
 
 
+def strangers_slots(slots: int) -> int:
+    """How many windows there are for those without a token, beside so many for tokens."""
+    return rounded(-(-slots // 4))
+
+
+def places_end(slots: int) -> int:
+    """Where in the workers' memory the windows of strangers begin: behind those of tokens, and the places."""
+    return rounded(slots) * counters.SLOT_BYTES + _PLACES_SLOTS * places.SLOT_BYTES
+
+
 def memory_bytes(slots: int) -> int:
-    """How much the workers share for so many windows."""
-    return slots * counters.SLOT_BYTES + _PLACES_SLOTS * places.SLOT_BYTES
+    """How much the workers share for so many windows of tokens."""
+    return places_end(slots) + strangers_slots(slots) * counters.SLOT_BYTES

@@ -55,7 +55,7 @@ class Attempts:
         """Count one attempt from an address, wherever it arrives. Raises LimitExceeded."""
         subject = subject_of(f"{what}:{whose(address)}", parse_rates([rate or self.access.login_rate]))
         try:
-            await self._limiter.hit_subject_anywhere(subject)
+            await self._limiter.hit_stranger(subject)
         except LimitExceeded as error:
             message = "Too many attempts from this address; wait before the next."
             raise LimitExceeded(message, retry_after_s=error.retry_after_s) from None
@@ -78,7 +78,7 @@ class Attempts:
                     yield
                 except Unauthenticated:
                     with suppress(LimitExceeded, LimitsUnavailable):  # wrong it is, counted or not
-                        await self._limiter.hit_subject_anywhere(self._failures_of(name))
+                        await self._limiter.hit_stranger(self._failures_of(name))
                     raise
         finally:
             turn.waiting -= 1
@@ -86,7 +86,7 @@ class Attempts:
                 del self._turns[name]
 
     async def _refuse(self, name: str) -> None:
-        wait_s = await self._limiter.look_anywhere(self._failures_of(name))
+        wait_s = await self._limiter.look_stranger(self._failures_of(name))
         if wait_s:
             message = "Too many wrong passwords for this user; wait before the next."
             raise LimitExceeded(message, retry_after_s=math.floor(wait_s) + 1)

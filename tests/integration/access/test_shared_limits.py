@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from core.access.limits import RateLimiter, Share, SharedLimits
 from core.access.rates import parse_rates
 from core.access.records import TokenRecord
 from core.access.slots import LOCK_PATIENCE_S
+from core.access.windows import subject_of
 from core.errors import LimitExceeded, LimitsUnavailable
+from core.metrics import Counts
 
 RATE = "3000/day"
 _CHILD = """
@@ -107,6 +110,30 @@ def test_places_of_a_process_that_died_are_given_back(limits: SharedLimits) -> N
             here.take_place(_record())
         here.give_back_place(taken)
         assert here.take_place(_record())
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_strangers_without_end_leave_tokens_their_room(limits: SharedLimits, is_shared: bool) -> None:
+    """Names that are made up are counted too, and nobody bounds how many there are."""
+    counts = Counts()
+    share = Share(limits.fd, limits.slots, 9) if is_shared else None
+    here = RateLimiter(limits.slots, share=share, counts=counts)
+    nearly_all = parse_rates(["2/day"])
+
+    async def try_names() -> None:
+        for number in range(2 * limits.slots):
+            await here.hit_stranger(subject_of(f"user:{number}", nearly_all))
+
+    asyncio.run(try_names())
+    assert counts.limit_failures > limits.slots, "they filled what is theirs"
+    before = counts.limit_failures
+    records = [TokenRecord(number, "robot", rates=nearly_all) for number in range(100)]
+    for record in records:
+        assert here.hit(record) is not None
+        assert here.hit(record) is not None
+        with pytest.raises(LimitExceeded):
+            here.hit(record)
+    assert counts.limit_failures == before
 
 
 _HOLDER = """
