@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ class HostServer:
         self._connections: set[HostConnection] = set()
         self._welcomes: set[asyncio.Task[None]] = set()
         self._number = 0
+        self._aboard: list[Batch] = []
+        """Those that run: what their requests were given is in use."""
+        self._readers: list[tuple[list[Batch], Callable[[], None]]] = []
         runner.on_batch_start = self._board
         runner.on_batch_end = self._land
 
@@ -100,11 +104,32 @@ class HostServer:
         """A connection has ended."""
         self._connections.discard(connection)
 
+    def once_read(self, requests: Sequence[QueuedRequest], then: Callable[[], None]) -> None:
+        """Do this when no batch has any of these aboard: at once, or at the end of the last that has."""
+        readers = [batch for batch in self._aboard if not set(batch.requests).isdisjoint(requests)]
+        if readers:
+            self._readers.append((readers, then))
+        else:
+            then()
+
     def _board(self, slot: int, batch: Batch) -> None:
         self._flight.board(slot, [request.tag for request in batch.requests])
+        self._aboard.append(batch)
 
     def _land(self, slot: int, batch: Batch) -> None:
         self._flight.land(slot)
+        self._aboard.remove(batch)
+        if self._readers:
+            self._tell_read(batch)
+
+    def _tell_read(self, batch: Batch) -> None:
+        waiting, self._readers = self._readers, []
+        for readers, then in waiting:
+            left = [one for one in readers if one is not batch]
+            if left:
+                self._readers.append((left, then))
+            else:
+                then()
 
 
 class HostConnection:
@@ -159,7 +184,7 @@ class HostConnection:
             self._refuse(request_id, RunFailed("The model's process could not read the request."))
             return
         self._waiting[request_id] = queued
-        queued.future.add_done_callback(lambda future: self._finished(request_id, queued))
+        queued.future.add_done_callback(lambda future: self._ended(request_id, queued))
 
     def _submit(self, header: Header, inputs: dict[str, Any]) -> QueuedRequest:
         runner = self._server.runner
@@ -189,7 +214,13 @@ class HostConnection:
             tag=flight_id(self._number, request_id),
             trace_id=traced(header),
         )
-        return Group(parts, runner.leave, lambda group: self._group_finished(request_id, group))
+        return Group(parts, runner.leave, lambda group: self._group_ended(request_id, group))
+
+    def _group_ended(self, request_id: int, group: Group) -> None:
+        if group.error is None:
+            self._group_finished(request_id, group)
+        else:
+            self._server.once_read(group.parts, lambda: self._group_finished(request_id, group))
 
     def _group_finished(self, request_id: int, group: Group) -> None:
         self._groups.pop(request_id, None)
@@ -212,6 +243,13 @@ class HostConnection:
             self._server.runner.leave(queued)
             queued.future.cancel()
         # One that runs is answered when its batch ends: its memory is in use until then.
+
+    def _ended(self, request_id: int, queued: QueuedRequest) -> None:
+        future = queued.future
+        if future.cancelled() or future.exception() is None:
+            self._finished(request_id, queued)
+        else:  # it may be its deadline alone that has passed
+            self._server.once_read([queued], lambda: self._finished(request_id, queued))
 
     def _finished(self, request_id: int, queued: QueuedRequest) -> None:
         self._waiting.pop(request_id, None)

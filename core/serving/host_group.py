@@ -28,7 +28,7 @@ class Group:
         self.error: BaseException | None = None
         self.cancelled = False
         """Whether its caller has gone."""
-        self._parts = parts
+        self.parts = parts
         self._leave = leave
         self._on_end = on_end
         self._left = len(parts)
@@ -38,24 +38,24 @@ class Group:
     @property
     def outputs(self) -> list[Outputs]:
         """Of each item; only where none failed."""
-        return [part.future.result() for part in self._parts]
+        return [part.future.result() for part in self.parts]
 
     @property
     def last(self) -> QueuedRequest:
         """The item that ended last."""
-        return max(self._parts, key=lambda part: part.started_at + part.infer_s)
+        return max(self.parts, key=lambda part: part.started_at + part.infer_s)
 
     @property
     def failed(self) -> QueuedRequest:
         """The item that failed; only where one did."""
         return next(
-            part for part in self._parts if not part.future.cancelled() and part.future.exception() is self.error
+            part for part in self.parts if not part.future.cancelled() and part.future.exception() is self.error
         )
 
     @property
     def engine_s(self) -> float:
         """The sum of the items' shares of their batches."""
-        return sum(part.engine_s for part in self._parts)
+        return sum(part.engine_s for part in self.parts)
 
     def cancel(self) -> None:
         """Its caller has gone."""
@@ -63,7 +63,7 @@ class Group:
         self._take_back()
 
     def _take_back(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             if not part.started_at and not part.future.done():
                 self._leave(part)
                 part.future.cancel()

@@ -16,6 +16,9 @@ def test_a_tenant_from_the_command_line(tmp_path: Path) -> None:
         done = runner.invoke(run.cli, ["--data-dir", str(tmp_path), *words])
         return done.exit_code, done.output
 
+    code, told = command("tenant", "list")
+    assert code == 0
+    assert told.startswith("A new database was made: ")
     assert command("tenant", "create", "red", "--note", "the red team") == (0, "Tenant 2: red.\n")
     assert command("tenant", "disable", "red") == (0, "Tenant red is disabled.\n")
     assert command("tenant", "list") == (0, "1\tactive\tdefault\t\n2\tdisabled\tred\tthe red team\n")

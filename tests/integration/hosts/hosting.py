@@ -157,10 +157,10 @@ class InProcess:
         self._queue_size = options.get("queue_size", 256)
 
     async def __aenter__(self) -> InProcess:
+        server = HostServer(self.runner, self.path)  # before the start, as a host does it
         self.engine.gate.set()  # for the warm-up
         await self.runner.start(lambda state: None)
         self.engine.gate.clear()
-        server = HostServer(self.runner, self.path)
         self._serving = asyncio.create_task(server.serve(server.listen()))
         return self
 

@@ -94,6 +94,27 @@ def test_what_a_caller_leaves_behind_is_not_overwritten_while_it_is_read(tmp_pat
     asyncio.run(main())
 
 
+def test_what_a_deadline_leaves_behind_is_not_overwritten_while_it_is_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with InProcess(tmp_path) as there:
+            client = await there.client()
+            whole = free_bytes(client)
+            late = asyncio.create_task(call(client, LARGE, timeout_s=0.3))
+            await there.wait_running()
+            taken = whole - free_bytes(client)
+            with pytest.raises(DeadlineExceeded):
+                await late
+            await client.stats()  # whatever the host has to say of it, it has said before
+            staying = asyncio.create_task(call(client, LARGE + 1))
+            await until("the next request", lambda: whole - free_bytes(client) == 2 * taken)
+            there.engine.gate.set()
+            np.testing.assert_array_equal(await staying, (LARGE + 1) * 2)
+            np.testing.assert_array_equal(there.engine.seen[-2], LARGE)
+            await until("all memory back", lambda: free_bytes(client) == whole)
+
+    asyncio.run(main())
+
+
 def test_a_caller_that_leaves_the_queue_frees_place_and_memory_and_is_never_run(tmp_path: Path) -> None:
     async def main() -> None:
         async with InProcess(tmp_path) as there:
