@@ -76,7 +76,7 @@ def _drop_all(caller: socket.socket) -> None:
 
 def test_each_request_that_was_sent_ahead_is_answered_in_its_order(server: RunningServer) -> None:
     token = server.token()
-    ahead = [_infer(token, number) for number in range(1, 400)]
+    ahead = [_infer(token, number) for number in range(1, 150)]  # more than is read at once
     last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with _connect(server) as caller:
         sending = threading.Thread(target=caller.sendall, args=(b"".join(ahead) + last,))
