@@ -55,8 +55,9 @@ _ROWS = 50
 """Deployments on the page: those that need looking at, and then those asked most; the list of models has all."""
 PARTS_S = 2.0
 """So old may be what many dashboards ask for again and again."""
-ASK_EVERY_S = 3.0
-"""So often it is asked whether whoever watches still may."""
+ASK_EVERY_S = 1.5
+"""So often it is asked whether whoever watches still may; once for all dashboards of a session."""
+_MAY_WATCH: MadeOnce[bool] = MadeOnce(most=64)
 _PARTS: MadeOnce[OverviewPage] = MadeOnce(most=8)
 _CALM = ("serving", "idle", "stopped")
 
@@ -151,7 +152,8 @@ async def live(request: Request, user: Viewer, house: House) -> Response:
 async def _may_watch(request: Request, user: Principal, house: Platform) -> bool:
     try:
         check_address(request.scope)
-        return await house.access.sessions.holds(user)
+        sessions, turn = house.access.sessions, int(time.monotonic() / ASK_EVERY_S)
+        return await _MAY_WATCH.get((sessions, user), turn, lambda: sessions.holds(user))
     except Forbidden:
         return False
     except Unavailable:  # serving goes on without the database, and so does watching
