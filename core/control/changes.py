@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from core.database.data_version import Version
 from core.database.repositories.revisions import Revisions
 from core.database.session import Database
 from core.errors import PlatformError, Unavailable
@@ -18,6 +20,8 @@ OnChange = Callable[[], Awaitable[object] | None]
 AGAIN_S = 1.0
 LOOK_TIMEOUT_S = 2.0
 """A look that takes longer is given up: its connection may have been cut, and another look finds a new one."""
+IN_FULL_S = 2.0
+"""So often revisions are read although nothing seems to have been committed: a file may be another by now."""
 
 
 class Changes:
@@ -28,6 +32,10 @@ class Changes:
         self._callbacks = callbacks
         self._poll_s = poll_s
         self._seen: dict[str, int] = {}
+        self._version = database.data_version(LOOK_TIMEOUT_S)
+        self._looked_at: Version | None = None
+        """How the data was when it was looked at last; None where that is not known, or the look failed."""
+        self._in_full_at = 0.0
         self._wake = asyncio.Event()
         self._asked = self._looked = 0
         """How often `look` was called, and how many of those calls have been served."""
@@ -47,12 +55,20 @@ class Changes:
 
     async def run(self) -> None:
         """Look every `poll_s`, and when woken. What fails is tried again at the next look."""
+        try:
+            await self._run()
+        finally:
+            if self._version is not None:
+                await self._version.close()
+
+    async def _run(self) -> None:
         while True:
+            woken = self._wake.is_set()
             self._wake.clear()
             asked = self._asked
             pause_s = self._poll_s
             try:
-                await self._look()
+                await self._look_if_moved(woken)
                 await self._tell_served(asked)
             except PlatformError as error:
                 log.warning("changes.postponed", reason=error.message)
@@ -63,6 +79,15 @@ class Changes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
+
+    async def _look_if_moved(self, woken: bool) -> None:
+        version = await self._version.read() if self._version is not None else None
+        same = version is not None and version == self._looked_at
+        if same and not woken and time.monotonic() < self._in_full_at:
+            return
+        self._looked_at = None
+        await self._look()
+        self._looked_at, self._in_full_at = version, time.monotonic() + IN_FULL_S
 
     async def _look(self) -> None:
         revisions = await self._read()

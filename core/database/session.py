@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import NullPool
 
 from core.database.audit_chain import seal
+from core.database.data_version import DataVersion
 from core.database.failures import platform_error
 from core.database.urls import driver_url, sqlite_path
 from core.errors import Unavailable
@@ -67,6 +69,11 @@ class Database:
         """
         self._timeout_s = min(self._timeout_s, HURRY_S)
         self._writing_engine = self._engine.execution_options(**{_WRITES: _HURRIED})
+
+    def data_version(self, timeout_s: float) -> DataVersion | None:
+        """What tells cheaply that nothing was committed; None for a database that has no such thing."""
+        path = sqlite_path(self._engine.url)
+        return None if path is None else DataVersion(partial(_open_sqlite, path, self._timeout_s), timeout_s)
 
     async def ping(self) -> None:
         """Raise Unavailable unless the database answers a query within the timeout."""
