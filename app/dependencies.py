@@ -29,7 +29,9 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _token(token: Annotated[str | None, Security(_auth_token)]) -> str:
+# Dependencies are `async` though they wait for nothing: FastAPI runs any other in a thread, which costs more than
+# all that they do.
+async def _token(token: Annotated[str | None, Security(_auth_token)]) -> str:
     if not token:
         raise Unauthenticated("Sign in first, and send the token as X-Auth-Token.")
     return token
@@ -57,6 +59,10 @@ def _at_least(role: Role) -> Callable[..., Any]:
         return principal
 
     return check
+
+
+async def _house(request: Request) -> Platform:
+    return platform_of(request)
 
 
 async def _unit_of_work(request: Request) -> AsyncIterator[AsyncSession]:
@@ -90,6 +96,6 @@ Operator = Annotated[Principal, Depends(_at_least(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(_at_least(Role.ADMIN))]
 UnitOfWork = Annotated[AsyncSession, Depends(_unit_of_work, scope="function")]
 Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
-House = Annotated[Platform, Depends(platform_of)]
+House = Annotated[Platform, Depends(_house)]
 Limit = Annotated[int, Query(ge=1, le=500, description="Items on one page.")]
 Cursor = Annotated[str | None, Query(max_length=256, description="`next_cursor` of the page before.")]

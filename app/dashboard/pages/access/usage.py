@@ -56,7 +56,7 @@ class Asked:
         )
 
 
-def _asked(
+async def _asked(
     by: By = "tenant",
     span: Span = "month",
     tenant: Annotated[str, Query(max_length=64)] = "",
