@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from core.access.held import HeldSessions
 from core.access.key_ring import KeyRing
 from core.access.keys import load_or_create_key
 from core.access.limits import RateLimiter
@@ -25,6 +26,8 @@ class Access:
     """How users come in; API and pages share it."""
 
     sessions: SessionService
+    held: HeldSessions
+    """Whether sessions held a moment ago."""
     attempts: Attempts
     sign_in: SignIn
     own_account: OwnAccount
@@ -49,4 +52,4 @@ async def open_access(settings: Settings, database: Database, limiter: RateLimit
     sign_in, seals = SignIn(database, sessions, second_factors, attempts), Seals(seal_key)
     oidc = OidcSignIn(settings.oidc, database, sign_in, attempts, seals) if settings.oidc.issuer else None
     own_account = OwnAccount(database, sessions, second_factors, attempts)
-    return Access(sessions, attempts, sign_in, own_account, seals, oidc)
+    return Access(sessions, HeldSessions(sessions), attempts, sign_in, own_account, seals, oidc)

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.watched --seconds 10 --rounds 9 --dashboards 50`
 
-One server on one core; the load and the dashboards share the other. In each round the same server is measured with
-and without them, in turn first and last.
+One server on one core; the load and the dashboards share the other. Each dashboard is a browser that has signed in
+itself. In each round the same server is measured with and without them, in turn first and last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -40,40 +40,50 @@ class Run:
     failures: int
 
 
+def browsers(server: Server, count: int) -> list[str]:
+    """The cookies of so many sessions."""
+    cookies = []
+    for _ in range(count):
+        with closing(sign_in(server)) as client:
+            cookies.append("; ".join(f"{name}={value}" for name, value in client.cookies.items()))
+    return cookies
+
+
 @contextmanager
-def watching(server: Server, count: int) -> Iterator[None]:
-    """So many dashboards, all of them open."""
-    client = sign_in(server)
-    cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
-    command = [sys.executable, "-m", "benchmarks.harness.watchers", str(server.port), str(count)]
+def watching(server: Server, cookies: Sequence[str]) -> Iterator[None]:
+    """A dashboard for each of these sessions, all of them open."""
+    command = [sys.executable, "-m", "benchmarks.harness.watchers", str(server.port)]
     process = subprocess.Popen(
         pinned(command, [load_core()]), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(cookie + "\n")
-        process.stdin.flush()
+        process.stdin.write("".join(f"{cookie}\n" for cookie in cookies))
+        process.stdin.close()
         assert process.stdout.readline().strip() == "watching", "no dashboard could be opened"
         yield
     finally:
         process.terminate()
-        print(f"  {process.communicate(timeout=20)[0].strip()}", flush=True)
-        client.close()
+        print(f"  {process.stdout.read().strip()}", flush=True)
+        process.wait(20)
 
 
 def measure(rounds: int, seconds: float, connections: int, dashboards: int) -> list[Run]:
     """With and without, in turn."""
     peer = PulvinarPeer()
     peer.prepare(PHOTO.kind)
+    assert peer.installation is not None
+    peer.installation.more_env["PULVINAR_ACCESS__LOGIN_RATE"] = "1000/minute"
     runs = []
     with peer.start(PHOTO.kind, [server_core()]) as server:
         peer.check(server, PHOTO)
+        cookies = browsers(server, dashboards)
         load.run(server.port, peer.call(PHOTO), connections, 2, [load_core()])
         for number in range(rounds):
             for watched in (False, True) if number % 2 == 0 else (True, False):
                 if watched:
-                    with watching(server, dashboards):
+                    with watching(server, cookies):
                         run = _one(server, peer, watched, seconds, connections)
                 else:
                     run = _one(server, peer, watched, seconds, connections)

@@ -17,12 +17,13 @@ from app.dashboard.problems import add_problem_pages
 
 PREFIX: Final = "/dashboard"
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    overview.again,
+    history.router,
     overview.router,
     *MODELS,
     account.router,
     second_factor.router,
     search.router,
-    history.router,
     tokens.router,
     tenants.router,
     usage.router,
@@ -36,14 +37,15 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     sharing.router,
     *SYSTEM,
 )
-"""A line a module of pages. An entry of the left rail appears as soon as one of them answers at its path."""
+"""A line a module of pages; what open pages ask again and again comes first, as routes are looked at in turn.
+An entry of the left rail appears as soon as one of them answers at its path."""
 
 
 def dashboard() -> FastAPI:
     """The app mounted at /dashboard."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for router in ROUTERS:
-        assert router.route_class is PageRoute, "pages are guarded: make their router with guard.pages()"
+        assert issubclass(router.route_class, PageRoute), "pages are guarded: make their router with guard.pages()"
         app.include_router(router)
     served = {
         f"{PREFIX}{route.path}" for router in ROUTERS for route in router.routes if isinstance(route, PageRoute)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
@@ -25,6 +25,9 @@ _STILL_ALLOWED: Final = (PASSWORD_PAGE, "/dashboard/sign-out", "/dashboard/theme
 class PageRoute(APIRoute):
     """A route of the dashboard: for signed-in users only, and forms only from our own pages."""
 
+    asked_again: ClassVar[bool] = False
+    """Whether a session that held a moment ago is good enough."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own handler, behind the guard."""
         inner = super().get_route_handler()
@@ -40,7 +43,9 @@ class PageRoute(APIRoute):
             if changes:
                 check_origin(request)
             try:
-                principal = await platform_of(request).access.sessions.resume(session_cookie(request))
+                access = platform_of(request).access
+                known = access.held if self.asked_again and not changes else access.sessions
+                principal = await known.resume(session_cookie(request))
             except Unauthenticated:
                 return await ask_to_sign_in(request)
             if principal.stage is Stage.SECOND_FACTOR:
@@ -55,13 +60,19 @@ class PageRoute(APIRoute):
         return guarded
 
 
-def pages() -> APIRouter:
+class FiguresRoute(PageRoute):
+    """A route that open pages ask again and again."""
+
+    asked_again = True
+
+
+def pages(route_class: type[PageRoute] = PageRoute) -> APIRouter:
     """A router for a module of pages."""
-    return APIRouter(route_class=PageRoute, default_response_class=HTMLResponse)
+    return APIRouter(route_class=route_class, default_response_class=HTMLResponse)
 
 
-def _at_least(role: Role) -> Callable[[Request], Principal]:
-    def check(request: Request) -> Principal:
+def _at_least(role: Role) -> Callable[[Request], Awaitable[Principal]]:
+    async def check(request: Request) -> Principal:
         principal: Principal = request.state.principal
         if not principal.role.allows(role):
             raise Forbidden(f"This needs the role {role.value}; you are {principal.role.value}.")

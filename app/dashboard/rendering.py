@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.dashboard import words
 from app.dashboard.assets import ASSETS
-from app.dashboard.compression import compress, takes_gzip
+from app.dashboard.compression import Compressed, compress, takes_gzip
 from app.dashboard.cookies import drop_flash, take_flash, theme
 from app.dashboard.csrf import form_token
 from app.dashboard.page import Frame, Health, Page
@@ -73,18 +73,26 @@ def fragment(request: Request, template: str, page: object, status: int = 200) -
     return _html(request, template, status, page=page, token=form_token(request, principal.session_id))
 
 
+def fragment_for_all(request: Request, template: str, page: object) -> Compressed:
+    """A part of a page that is the same for everybody. It may have no form, which needs the token of a session."""
+    return compress(_text(request, template, page=page).encode())
+
+
 def bare(request: Request, page: Page, status: int = 200) -> Response:
     """A page without the frame, for whoever is not signed in."""
     return _html(request, page.template, status, page=page, theme=theme(request))
 
 
 def _html(request: Request, template: str, status: int, **values: object) -> Response:
-    watch = not platform_of(request).settings.server.prod
-    text = environment(watch=watch).get_template(template).render(request_path=request.url.path, **values)
-    body = text.encode()
+    body = _text(request, template, **values).encode()
     if not takes_gzip(request):
         return HTMLResponse(body, status, headers={**HEADERS, "Vary": "Accept-Encoding"})
     return compress(body).response(request, "text/html", HEADERS, status)
+
+
+def _text(request: Request, template: str, **values: object) -> str:
+    watch = not platform_of(request).settings.server.prod
+    return environment(watch=watch).get_template(template).render(request_path=request.url.path, **values)
 
 
 def _frame(request: Request, principal: Principal) -> Frame:

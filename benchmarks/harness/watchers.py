@@ -1,7 +1,7 @@
 """Dashboards that are open: each holds the event stream, and asks for parts and charts as its scripts do.
 
-`python -m benchmarks.harness.watchers PORT COUNT` reads the cookie from standard input, writes `watching` once all
-streams are open, and at its end, on SIGTERM, how many events and answers came.
+`python -m benchmarks.harness.watchers PORT` reads cookies from standard input, a line for each dashboard, writes
+`watching` once all streams are open, and at its end, on SIGTERM, how many events and answers came.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import random
 import signal
 import sys
+from dataclasses import dataclass
 
 ASKED = {
     "/dashboard/overview/parts": 10.0,
@@ -20,18 +21,25 @@ ASKED = {
 """After how many seconds each is asked for again (`templates/pages/overview/page.html`, `static/js/charts.js`)."""
 
 
-class Watchers:
-    """All of them, and what came to them."""
+@dataclass
+class Came:
+    """What came to all of them."""
 
-    def __init__(self, port: int, cookie: str) -> None:
+    open: int = 0
+    events: int = 0
+    answers: int = 0
+
+
+class Watcher:
+    """One dashboard."""
+
+    def __init__(self, port: int, cookie: str, came: Came) -> None:
         self._port = port
         self._cookie = cookie
-        self.open = 0
-        self.events = 0
-        self.answers = 0
+        self._came = came
 
     async def watch(self) -> None:
-        """One dashboard, until it is cancelled."""
+        """Until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             for path, every_s in ASKED.items():
@@ -41,9 +49,9 @@ class Watchers:
         reader, writer = await self._connect()
         writer.write(self._request("/dashboard/live"))
         await reader.readuntil(b"\r\n\r\n")
-        self.open += 1
+        self._came.open += 1
         while await reader.readuntil(b"\n\n"):
-            self.events += 1
+            self._came.events += 1
 
     async def _ask(self, path: str, every_s: float) -> None:
         reader, writer = await self._connect()
@@ -53,7 +61,7 @@ class Watchers:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             assert head.startswith(b"http/1.1 200"), head
             await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
-            self.answers += 1
+            self._came.answers += 1
             await asyncio.sleep(every_s)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -66,19 +74,18 @@ class Watchers:
 
 async def main() -> None:
     """Watch until told to end."""
-    port, count = int(sys.argv[1]), int(sys.argv[2])
-    watchers = Watchers(port, sys.stdin.readline().strip())
+    port, cookies, came = int(sys.argv[1]), sys.stdin.read().split("\n")[:-1], Came()
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    tasks = [asyncio.create_task(watchers.watch()) for _ in range(count)]
-    while watchers.open < count:
+    tasks = [asyncio.create_task(Watcher(port, cookie, came).watch()) for cookie in cookies]
+    while came.open < len(cookies):
         await asyncio.sleep(0.05)
         if any(task.done() for task in tasks):
             sys.exit("a dashboard could not be opened")
     print("watching", flush=True)
     await over.wait()
     lost = sum(task.done() for task in tasks)
-    print(f"{watchers.events} events, {watchers.answers} answers, {lost} lost", flush=True)
+    print(f"{came.events} events, {came.answers} answers, {lost} lost", flush=True)
 
 
 if __name__ == "__main__":

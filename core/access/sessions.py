@@ -9,13 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.access.jwt import Claims, kid_of, not_signed_in, read, sign
 from core.access.key_ring import Keys
 from core.access.passwords import check_password, hash_password, verify_password
 from core.access.roles import Role
 from core.database.repositories import Sessions, Users
+from core.database.repositories.sessions import HoldingRow
 from core.database.session import Database
 from core.database.tables import Session, User, utc_now
 from core.errors import PasswordChangeRequired, SecondFactorRequired, Unauthenticated, Unprocessable
@@ -25,6 +26,8 @@ SECOND_FACTOR_LIFE: Final = timedelta(minutes=5)
 """For so long it is waited for the code after the password."""
 _MAX_REFRESH_LENGTH = 128
 _TOUCH_AFTER = timedelta(minutes=1)
+_TOUCHES = 6
+"""At least so often while a session would go idle, so that one in use never does."""
 
 
 def token_life_s(access: AccessSettings) -> float:
@@ -66,6 +69,13 @@ class Principal:
     stage: Stage = Stage.OPEN
 
 
+class Holding(NamedTuple):
+    """A session that holds: whose it is, and the hash of the secret in its cookie."""
+
+    principal: Principal
+    secret_hash: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class SignedIn:
     """What a client keeps. `token` holds until `expires_at`; `refresh_token` gets the next one, once.
@@ -94,6 +104,7 @@ class SessionService:
         self._token_life = timedelta(minutes=access.session_minutes)
         self._refresh_life = timedelta(days=access.refresh_days)
         self._idle_life = timedelta(minutes=access.idle_minutes)
+        self._touch_after = min(_TOUCH_AFTER, self._idle_life / _TOUCHES)
 
     async def login(self, name: str, password: str, address: str = "", user_agent: str = "") -> SignedIn:
         """Sign in. Raises the same Unauthenticated, after the same time, whatever was wrong."""
@@ -176,24 +187,24 @@ class SessionService:
         Unlike a refresh it replaces nothing: a browser asks for many things at once. The session ends when it is
         not used for `access.idle_minutes`. The stage is for whoever calls to look at.
         """
-        session_id, secret = _split(cookie)
+        session_id, secret_hash = parts_of(cookie)
         now = utc_now()
         async with self._database.session() as session:
             row = await Sessions(session).get(session_id)
-        if row is None or not _holds(row) or not hmac.compare_digest(row.refresh_hash, _hash(secret)):
+        if row is None or not _holds(row) or not hmac.compare_digest(row.refresh_hash, secret_hash):
             raise not_signed_in()
         if row.last_used_at < now - self._idle_life:
             raise not_signed_in()
-        if row.last_used_at < now - _TOUCH_AFTER and not row.second_factor_due:
+        if row.last_used_at < now - self._touch_after and not row.second_factor_due:
             async with self._database.transaction() as session:
                 await Sessions(session).touch(session_id, now, now + self._refresh_life)
         return _principal(row.user, row)
 
-    async def holds(self, principal: Principal) -> bool:
-        """Whether a session goes on, with the same role; to ask is not to use it."""
+    async def holding(self, session_ids: Collection[str]) -> dict[str, Holding]:
+        """Those of them that hold, in one query; to ask is not to use them."""
         async with self._database.session() as session:
-            row = await Sessions(session).get(principal.session_id)
-        return row is not None and _holds(row) and _principal(row.user, row) == principal
+            rows = await Sessions(session).holding(session_ids, utc_now())
+        return {row.id: Holding(_holder(row), row.refresh_hash) for row in rows}
 
     async def open_sessions(self, user_id: int) -> Sequence[Session]:
         """The sessions of a user that hold, the one used last first."""
@@ -247,12 +258,19 @@ class SessionService:
 
 
 def _principal(user: User, row: Session) -> Principal:
-    stage = Stage.OPEN
-    if row.second_factor_due:
-        stage = Stage.SECOND_FACTOR
-    elif user.must_change_password:
-        stage = Stage.PASSWORD
+    stage = _stage(row.second_factor_due, user.must_change_password)
     return Principal(user_id=user.id, name=user.name, role=Role(user.role), session_id=row.id, stage=stage)
+
+
+def _holder(row: HoldingRow) -> Principal:
+    stage = _stage(row.second_factor_due, row.must_change_password)
+    return Principal(user_id=row.user_id, name=row.name, role=Role(row.role), session_id=row.id, stage=stage)
+
+
+def _stage(second_factor_due: bool, must_change_password: bool) -> Stage:
+    if second_factor_due:
+        return Stage.SECOND_FACTOR
+    return Stage.PASSWORD if must_change_password else Stage.OPEN
 
 
 def _unfinished(stage: Stage) -> Exception:
@@ -265,6 +283,12 @@ def _unfinished(stage: Stage) -> Exception:
 
 def _holds(row: Session | None) -> bool:
     return row is not None and row.revoked_at is None and row.expires_at > utc_now() and not row.user.disabled
+
+
+def parts_of(cookie: str) -> tuple[str, bytes]:
+    """The id of a session and the hash of the secret in its cookie. Raises Unauthenticated."""
+    session_id, secret = _split(cookie)
+    return session_id, _hash(secret)
 
 
 def _split(refresh_token: str) -> tuple[str, str]:

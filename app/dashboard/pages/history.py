@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from app.dashboard.compression import Compressed, compressed
-from app.dashboard.guard import Viewer, pages
+from app.dashboard.guard import FiguresRoute, Viewer, pages
 from app.dashboard.made_once import MadeOnce
 from app.dashboard.traffic import in_words
 from app.dependencies import House
@@ -29,7 +29,7 @@ from core.database.repositories.deployments import Deployments
 from core.database.repositories.history import HOUR_S, KEPT, MINUTE_S, Counted, History
 from core.database.tables import DeploymentHistory, HistoryRow, utc_now
 
-router = pages()
+router = pages(FiguresRoute)
 Span = Literal["15m", "day", "month"]
 Kind = Literal["requests", "errors", "latency", "queue", "cpu", "memory"]
 VersionKind = Literal["requests", "errors", "p95"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
@@ -23,13 +23,14 @@ from app.dashboard.attention import (
     matters,
     not_answering,
 )
+from app.dashboard.compression import Compressed
 from app.dashboard.figures import Figures, Tile, figures_of, tiles_of
 from app.dashboard.first_steps import FirstStep, first_steps, look_around
-from app.dashboard.guard import Viewer, pages
+from app.dashboard.guard import FiguresRoute, Viewer, pages
 from app.dashboard.live import Live, sse_headers
 from app.dashboard.made_once import MadeOnce
 from app.dashboard.page import OVERVIEW, Page, Section
-from app.dashboard.rendering import fragment, render
+from app.dashboard.rendering import HEADERS, fragment, fragment_for_all, render
 from app.dashboard.traffic import in_words
 from app.dashboard.words import size
 from app.dependencies import House
@@ -48,17 +49,16 @@ from core.errors import Forbidden, Unavailable
 from core.settings import budget_bytes
 
 router = pages()
+again = pages(FiguresRoute)
 LIVE = Live()
 _LAST_MINUTE = 12
 _SPARKS = 60
 _ROWS = 50
 """Deployments on the page: those that need looking at, and then those asked most; the list of models has all."""
-PARTS_S = 2.0
+PARTS_S = 4.0
 """So old may be what many dashboards ask for again and again."""
-ASK_EVERY_S = 1.5
-"""So often it is asked whether whoever watches still may; once for all dashboards of a session."""
-_MAY_WATCH: MadeOnce[bool] = MadeOnce(most=64)
-_PARTS: MadeOnce[OverviewPage] = MadeOnce(most=8)
+_PARTS: MadeOnce[tuple[OverviewPage, Compressed | None]] = MadeOnce(most=8)
+_PARTS_TEMPLATE: Final = "pages/overview/parts.html"
 _CALM = ("serving", "idle", "stopped")
 
 
@@ -115,12 +115,21 @@ async def overview(request: Request, user: Viewer, house: House) -> Response:
     return render(request, await _page(house, user.role))
 
 
-@router.get("/overview/parts")
+@again.get("/overview/parts")
 async def parts(request: Request, user: Viewer, house: House) -> Response:
     """What changes now and then: what needs attention, and the deployments."""
     key, now = (house.started_at, user.role), time.monotonic() // PARTS_S
-    page = await _PARTS.get(key, now, lambda: _page(house, user.role))
-    return fragment(request, "pages/overview/parts.html", page)
+    page, for_all = await _PARTS.get(key, now, lambda: _parts(request, house, user.role))
+    if for_all is None:
+        return fragment(request, _PARTS_TEMPLATE, page)
+    return for_all.response(request, "text/html", HEADERS)
+
+
+async def _parts(request: Request, house: Platform, role: Role) -> tuple[OverviewPage, Compressed | None]:
+    page = await _page(house, role)
+    if any(matter.roll_back for matter in page.matters):  # a form, which each session has for itself
+        return page, None
+    return page, fragment_for_all(request, _PARTS_TEMPLATE, page)
 
 
 @router.get("/overview/first-steps")
@@ -129,21 +138,18 @@ async def steps_to_go(request: Request, user: Viewer, house: House) -> Response:
     return fragment(request, "pages/overview/first_steps.html", await _page(house, user.role))
 
 
-@router.get("/live")
+@again.get("/live")
 async def live(request: Request, user: Viewer, house: House) -> Response:
     """The figures as an event stream (WHATWG HTML, section 9.2), once a second, to whoever may still see them."""
     events = LIVE.events(house)
     first = await anext(events)
 
     async def stream() -> AsyncIterator[bytes]:
-        asked_at = time.monotonic()
         async with aclosing(events):
             yield first
             async for event in events:
-                if time.monotonic() - asked_at >= ASK_EVERY_S:
-                    asked_at = time.monotonic()
-                    if not await _may_watch(request, user, house):
-                        return
+                if not await _may_watch(request, user, house):
+                    return
                 yield event
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers=sse_headers())
@@ -152,8 +158,7 @@ async def live(request: Request, user: Viewer, house: House) -> Response:
 async def _may_watch(request: Request, user: Principal, house: Platform) -> bool:
     try:
         check_address(request.scope)
-        sessions, turn = house.access.sessions, int(time.monotonic() / ASK_EVERY_S)
-        return await _MAY_WATCH.get((sessions, user), turn, lambda: sessions.holds(user))
+        return await house.access.held.holds(user)
     except Forbidden:
         return False
     except Unavailable:  # serving goes on without the database, and so does watching

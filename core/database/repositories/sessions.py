@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import joinedload
 
 from core.database.repositories.base import Repository
 from core.database.repositories.results import affected
-from core.database.tables import Session, utc_now
+from core.database.tables import Session, User, utc_now
 
 _MOST = 1000
+
+
+class HoldingRow(NamedTuple):
+    """A session that holds, with what is known of its user."""
+
+    id: str
+    user_id: int
+    refresh_hash: bytes
+    second_factor_due: bool
+    name: str
+    role: str
+    must_change_password: bool
 
 
 class Sessions(Repository):
@@ -26,6 +39,21 @@ class Sessions(Repository):
         """The session with its user."""
         query = select(Session).where(Session.id == session_id).options(joinedload(Session.user))
         return await self._session.scalar(query)
+
+    async def holding(self, session_ids: Collection[str], now: datetime) -> Sequence[HoldingRow]:
+        """Those of so many that hold, each with what its user may; a thousand ids at most."""
+        query = select(
+            Session.id,
+            Session.user_id,
+            Session.refresh_hash,
+            Session.second_factor_due,
+            User.name,
+            User.role,
+            User.must_change_password,
+        ).join(User, User.id == Session.user_id)
+        query = query.where(Session.id.in_(session_ids), Session.revoked_at.is_(None), Session.expires_at > now)
+        rows = await self._session.execute(query.where(User.disabled.is_(False)))
+        return [HoldingRow(*row) for row in rows]
 
     async def live_of(self, user_id: int, now: datetime) -> Sequence[Session]:
         """The sessions of a user that hold, the one used last first."""
