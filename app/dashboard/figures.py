@@ -15,6 +15,7 @@ ERRORS_WARN: Final = 0.01
 ERRORS_BAD: Final = 0.05
 CPU_WARN: Final = 90.0
 MEMORY_WARN: Final = 0.9
+PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,17 @@ class ModelFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """What the charts of the last quarter of an hour go on with; see `app.dashboard.pages.history`."""
+
+    at: int
+    requests: Mapping[str, float]
+    """A second, by model; of those that were asked something."""
+    latency: Mapping[str, float | None]
+    """Percentiles in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """All that moves on the overview."""
 
@@ -49,6 +61,10 @@ class Figures:
     health: str
     health_sentence: str
     batches: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    parts: str = ""
+    """Another one as soon as there is something new in the parts of the page that do not move."""
+    point: Point | None = None
+    """Where a step has ended since the figures before."""
 
 
 def figures_of(platform: Platform, step: Step, reading: Reading, names: Iterable[str] | None = None) -> Figures:
@@ -59,6 +75,14 @@ def figures_of(platform: Platform, step: Step, reading: Reading, names: Iterable
     tiles = tiles_of(step, reading.memory_total_bytes)
     cores = tuple(round(core, 1) for core in reading.per_core)
     return Figures(reading.at, tiles, models, cores, health.state, health.sentence)
+
+
+def point_of(step: Step) -> Point:
+    """The point of one step, rounded as the charts' own are."""
+    requests = {name: round(tally.requests / step.seconds, 3) for name, tally in step.models.items()}
+    percentiles = {name: step.all.percentile_ms(share) for name, share in PERCENTILES.items()}
+    latency = {name: None if ms is None else round(ms, 3) for name, ms in percentiles.items()}
+    return Point(round(step.at), requests, latency)
 
 
 def tiles_of(step: Step, memory_total_bytes: int) -> dict[str, Tile]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 import structlog
 
-from app.dashboard.figures import Figures, ModelFigures, figures_of
+from app.dashboard.figures import Figures, ModelFigures, Point, figures_of, point_of
 from app.observation import read
-from app.readings import Reading, step_between
+from app.readings import Reading, Step, step_between
 from app.state import Platform
 from core.errors import PlatformError, Unavailable
 
@@ -28,12 +28,16 @@ LIFE_S: Final = 600.0
 class Live:
     """Listeners wait for the next figures; whoever is slow misses some, and nothing queues up."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Callable[[Platform], Awaitable[str]]) -> None:
+        """`parts` says in a word which parts a page would have now; another one where they are others."""
+        self._parts = parts
         self._listeners = 0
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
         self._before: Reading | None = None
         self._told: Mapping[str, ModelFigures] = {}
+        self._edition = ""
+        self._pointed_at = 0.0
 
     async def events(self, platform: Platform) -> AsyncGenerator[bytes, None]:
         """An event stream: `data:` lines of JSON, once a second at most. Raises Unavailable when it is full."""
@@ -68,7 +72,16 @@ class Live:
         before, self._before = self._before, reading
         if before is None or reading.at - before.at > 10:
             before = platform.recorder.last or reading
-        return figures_of(platform, step_between(before, reading), reading)
+        with contextlib.suppress(PlatformError):  # figures go on moving without the database
+            self._edition = await self._parts(platform)
+        figures = figures_of(platform, step_between(before, reading), reading)
+        return replace(figures, parts=self._edition, point=self._point(platform.recorder.steps))
+
+    def _point(self, steps: Sequence[Step]) -> Point | None:
+        if not steps or steps[-1].at == self._pointed_at:
+            return None
+        self._pointed_at = steps[-1].at
+        return point_of(steps[-1])
 
     def _tell(self, figures: Figures) -> None:
         # Of hundreds of models most stand still; what a page shows of those is what it was written with.

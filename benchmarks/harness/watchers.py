@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import sys
 from dataclasses import dataclass
 
-ASKED = {
-    "/dashboard/overview/parts": 10.0,
-    "/dashboard/history/changes?span=15m": 30.0,
-    "/dashboard/history/requests?span=15m": 15.0,
-    "/dashboard/history/latency?span=15m": 15.0,
-}
-"""After how many seconds each is asked for again (`templates/pages/overview/page.html`, `static/js/charts.js`)."""
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+PARTS = "/dashboard/overview/parts"
+CHARTS = (
+    "/dashboard/history/changes?span=15m",
+    "/dashboard/history/requests?span=15m",
+    "/dashboard/history/latency?span=15m",
+)
+ASKED = {PARTS: 30.0, **dict.fromkeys(CHARTS, 120.0)}
+"""After how many seconds each is asked for again where nothing happens (`templates/pages/overview/page.html`,
+`static/js/charts.js`)."""
+REST_S = 5.0
+"""So long nothing is asked for again, whatever happens (`static/js/live.js`)."""
+_EDITION = re.compile(rb'"parts":"([0-9a-f]*)"')
 
 
 @dataclass
@@ -37,6 +44,7 @@ class Watcher:
         self._port = port
         self._cookie = cookie
         self._came = came
+        self._changed = asyncio.Event()
 
     async def watch(self) -> None:
         """Until it is cancelled."""
@@ -44,27 +52,45 @@ class Watcher:
             group.create_task(self._listen())
             for path, every_s in ASKED.items():
                 group.create_task(self._ask(path, every_s))
+            group.create_task(self._renew())
 
     async def _listen(self) -> None:
         reader, writer = await self._connect()
         writer.write(self._request("/dashboard/live"))
         await reader.readuntil(b"\r\n\r\n")
         self._came.open += 1
-        while await reader.readuntil(b"\n\n"):
+        edition = None
+        while event := await reader.readuntil(b"\n\n"):
             self._came.events += 1
+            said = _EDITION.search(event)
+            if said and edition not in (None, said[1]):
+                self._changed.set()
+            edition = said[1] if said else edition
+
+    async def _renew(self) -> None:
+        connection = await self._connect()
+        while await self._changed.wait():
+            await asyncio.sleep(REST_S)
+            self._changed.clear()
+            for path in (PARTS, *CHARTS):
+                await self._get(connection, path)
 
     async def _ask(self, path: str, every_s: float) -> None:
-        reader, writer = await self._connect()
+        connection = await self._connect()
         await asyncio.sleep(random.uniform(0, every_s))
         while True:
-            writer.write(self._request(path))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            assert head.startswith(b"http/1.1 200"), head
-            await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
-            self._came.answers += 1
+            await self._get(connection, path)
             await asyncio.sleep(every_s)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _get(self, connection: Connection, path: str) -> None:
+        reader, writer = connection
+        writer.write(self._request(path))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 200"), head
+        await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        self._came.answers += 1
+
+    async def _connect(self) -> Connection:
         return await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20)
 
     def _request(self, path: str) -> bytes:

@@ -4,6 +4,9 @@
 (() => {
   const colours = ["#2f7ed8", "#2a9d8f", "#e09f3e", "#9b5de5", "#d1495b", "#5fa8d3", "#7a9e3f", "#8d6e63", "#6c757d"];
   const every = { "15m": 15000, day: 60000, month: 600000 };
+  const stepS = 5;
+  const steps = 180;
+  const fedAgain = 120000; // charts that live figures feed are asked for so seldom
   const charts = [];
   const round = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2)));
 
@@ -54,7 +57,40 @@
       if (answer.ok) this.draw(await answer.json());
     }
 
+    // What a step of all models says for this chart, if anything.
+    of(point) {
+      const url = new URL(this.figure.dataset.chart, location.origin);
+      return url.search ? undefined : point[url.pathname.split("/").pop()];
+    }
+
+    // One step more, from the live figures. False where the whole has to be asked for.
+    add(point) {
+      const by = this.of(point);
+      const last = this.times?.at(-1);
+      if (last === undefined || point.at > last + 2.5 * stepS) return false;
+      if (point.at <= last) return true;
+      const values = this.next(by);
+      if (!values) return false;
+      const from = Math.max(0, this.times.length + 1 - steps);
+      const times = [...this.times, point.at].slice(from);
+      this.draw({ times, series: this.series.map((one, i) => ({ ...one, values: [...one.values, values[i]].slice(from) })) });
+      return true;
+    }
+
+    // What comes next in each line; a model that has none counts among the others.
+    next(by) {
+      const own = new Set(this.series.map((one) => one.name));
+      const rest = Object.entries(by).filter(([name]) => !own.has(name)).map(([, value]) => value);
+      const others = this.series.findIndex((one) => / others$/.test(one.name));
+      if (rest.length && others < 0) return null;
+      const missing = this.figure.dataset.kind === "stack" ? 0 : null;
+      return this.series.map((one, i) => i === others ? rest.reduce((sum, value) => sum + value, 0) : by[one.name] ?? missing);
+    }
+
     draw({ times, series }) {
+      this.times = times;
+      this.figure.dataset.until = times.at(-1) ?? "";
+      this.series = series;
       const stack = this.figure.dataset.kind === "stack";
       if (times.length < 2 || !series.length) {
         this.plot?.destroy();
@@ -68,7 +104,6 @@
       const order = stack ? series.map((_, i) => series.length - 1 - i) : series.map((_, i) => i);
       const data = [times, ...order.map((i) => lines[i])];
       const names = JSON.stringify(series.map((one) => one.name));
-      this.series = series;
       if (this.plot && this.names === names) {
         this.plot.setData(data);
         return;
@@ -157,14 +192,29 @@
     told = { url: url.href, at: Date.now(), changes };
     return changes;
   }
+  let loaded = 0;
+  let fed = 0;
   async function load() {
     if (document.hidden || !charts.length) return;
+    loaded = Date.now();
     const changes = await changed().catch(() => []);
     await Promise.allSettled(charts.map((chart) => chart.load(span(), changes)));
   }
   function again() {
-    setTimeout(async () => { await load(); again(); }, every[span()]);
+    setTimeout(async () => {
+      const pause = span() === "15m" && Date.now() - fed < every["15m"] ? fedAgain : 0;
+      if (Date.now() - loaded >= pause) await load();
+      again();
+    }, every[span()]);
   }
+  addEventListener("pulvinar:figures", ({ detail: { point } }) => {
+    if (!point || span() !== "15m") return;
+    const feeds = charts.filter((chart) => chart.of(point));
+    const whole = feeds.filter((chart) => !chart.add(point)).length;
+    if (whole) load();
+    else if (feeds.length === charts.length) fed = Date.now();
+  });
+  addEventListener("pulvinar:changed", () => { told.at = 0; load(); });
   for (const figure of document.querySelectorAll("[data-chart]")) charts.push(new Chart(figure));
   chosen?.addEventListener("change", keep);
   document.addEventListener("visibilitychange", load);

@@ -5,6 +5,11 @@
   if (!place) return;
   const history = new Map();
   const kept = 60;
+  const parts = document.getElementById("parts");
+  const rest = 5000;
+  let edition = null;
+  let renewed = Date.now();
+  let due = 0;
   let source = null;
 
   function spark(key, value) {
@@ -24,7 +29,22 @@
     if (element && element.textContent !== text) element.textContent = text;
   }
 
+  // The parts that stand still are asked for as soon as they are others, but not all the time.
+  function renew(said) {
+    const before = edition;
+    edition = said;
+    if (before === null || before === said || due) return;
+    due = setTimeout(() => {
+      due = 0;
+      if (document.hidden) return; // all of it is asked for once it is seen again
+      renewed = Date.now();
+      parts?.dispatchEvent(new Event("refresh"));
+      dispatchEvent(new Event("pulvinar:changed"));
+    }, Math.max(0, renewed + rest - Date.now()));
+  }
+
   function show(figures) {
+    renew(figures.parts);
     for (const [key, tile] of Object.entries(figures.tiles)) {
       const box = document.querySelector(`[data-tile="${key}"]`);
       if (!box) continue;

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from app.dashboard.compression import Compressed, compressed
+from app.dashboard.figures import PERCENTILES
 from app.dashboard.guard import FiguresRoute, Viewer, pages
 from app.dashboard.made_once import MadeOnce
 from app.dashboard.traffic import in_words
@@ -214,7 +215,7 @@ def percentiles(tallies: Sequence[Tally]) -> Series:
     """Latencies in milliseconds."""
     return [
         {"name": name, "values": [_rounded(tally.percentile_ms(share)) for tally in tallies]}
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        for name, share in PERCENTILES.items()
     ]
 
 

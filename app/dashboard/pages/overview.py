@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar, Final
+from zlib import crc32
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
@@ -50,14 +51,14 @@ from core.settings import budget_bytes
 
 router = pages()
 again = pages(FiguresRoute)
-LIVE = Live()
 _LAST_MINUTE = 12
 _SPARKS = 60
 _ROWS = 50
 """Deployments on the page: those that need looking at, and then those asked most; the list of models has all."""
 PARTS_S = 4.0
 """So old may be what many dashboards ask for again and again."""
-_PARTS: MadeOnce[tuple[OverviewPage, Compressed | None]] = MadeOnce(most=8)
+_PAGES: MadeOnce[OverviewPage] = MadeOnce(most=8)
+_PARTS: MadeOnce[Compressed] = MadeOnce(most=8)
 _PARTS_TEMPLATE: Final = "pages/overview/parts.html"
 _CALM = ("serving", "idle", "stopped")
 
@@ -118,18 +119,32 @@ async def overview(request: Request, user: Viewer, house: House) -> Response:
 @again.get("/overview/parts")
 async def parts(request: Request, user: Viewer, house: House) -> Response:
     """What changes now and then: what needs attention, and the deployments."""
-    key, now = (house.started_at, user.role), time.monotonic() // PARTS_S
-    page, for_all = await _PARTS.get(key, now, lambda: _parts(request, house, user.role))
-    if for_all is None:
-        return fragment(request, _PARTS_TEMPLATE, page)
-    return for_all.response(request, "text/html", HEADERS)
-
-
-async def _parts(request: Request, house: Platform, role: Role) -> tuple[OverviewPage, Compressed | None]:
-    page = await _page(house, role)
+    page = await _lately(house, user.role)
     if any(matter.roll_back for matter in page.matters):  # a form, which each session has for itself
-        return page, None
-    return page, fragment_for_all(request, _PARTS_TEMPLATE, page)
+        return fragment(request, _PARTS_TEMPLATE, page)
+
+    async def make() -> Compressed:
+        return fragment_for_all(request, _PARTS_TEMPLATE, page)
+
+    made = await _PARTS.get((house.started_at, user.role), page, make)
+    return made.response(request, "text/html", HEADERS)
+
+
+async def _lately(house: Platform, role: Role) -> OverviewPage:
+    """The page, made once for all who ask in the same seconds."""
+    now = time.monotonic() // PARTS_S
+    return await _PAGES.get((house.started_at, role), now, lambda: _page(house, role))
+
+
+async def _edition(house: Platform) -> str:
+    """Another word as soon as something that needs attention or a deployment is another; figures do not count."""
+    page = await _lately(house, Role.ADMIN)
+    matters = [(matter.state, matter.subject) for matter in page.matters]
+    rows = [(row.name, row.versions, row.state, row.reason, row.engine) for row in page.rows]
+    return f"{crc32(repr((matters, rows, page.more)).encode()):08x}"
+
+
+LIVE = Live(_edition)
 
 
 @router.get("/overview/first-steps")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.dashboard.live import Live
-from app.dashboard.pages.overview import LIVE
+from app.dashboard.pages.overview import LIVE, _edition
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
 from tests.integration.dashboard.conftest import Browser, House, open_house
@@ -83,7 +83,7 @@ def test_an_unknown_chart_is_not_there(admin: Browser) -> None:
 
 def test_one_computation_serves_all_who_watch_and_ends_with_the_last(house: House) -> None:
     async def watch() -> None:
-        live = Live()
+        live = Live(_edition)
         streams = [live.events(house.platform) for _ in range(3)]
         assert [await anext(one) for one in streams] == [b"retry: 3000\n\n"] * 3
         events = await asyncio.gather(*(anext(one) for one in streams))
