@@ -20,6 +20,8 @@ from core.errors import PlatformError, Unavailable
 log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 1.0
+EDITION_S: Final = 1.0
+"""So long figures wait to hear whether the rest of the page is another."""
 MAX_LISTENERS: Final = 100
 LIFE_S: Final = 600.0
 """A listener is let go after so long and comes back by itself: who may not watch any more is found out then."""
@@ -72,8 +74,9 @@ class Live:
         before, self._before = self._before, reading
         if before is None or reading.at - before.at > 10:
             before = platform.recorder.last or reading
-        with contextlib.suppress(PlatformError):  # figures go on moving without the database
-            self._edition = await self._parts(platform)
+        with contextlib.suppress(PlatformError, TimeoutError):  # figures go on moving without the database
+            async with asyncio.timeout(EDITION_S):
+                self._edition = await self._parts(platform)
         figures = figures_of(platform, step_between(before, reading), reading)
         return replace(figures, parts=self._edition, point=self._point(platform.recorder.steps))
 

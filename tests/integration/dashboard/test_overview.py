@@ -6,12 +6,16 @@ import shutil
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 
 from app.dashboard.live import Live
+from app.dashboard.pages.history import Asked, of_steps
 from app.dashboard.pages.overview import LIVE, _edition
+from app.state import Platform
 from core.database.repositories.models import Models
 from core.database.repositories.versions import Versions
+from core.errors import Unavailable
 from tests.integration.dashboard.conftest import Browser, House, open_house
 
 
@@ -96,6 +100,51 @@ def test_one_computation_serves_all_who_watch_and_ends_with_the_last(house: Hous
         assert live._task is None
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
+
+    house.run(watch)
+
+
+def test_figures_go_on_where_nobody_can_say_whether_the_rest_is_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.dashboard.live.EDITION_S", 0.01)
+    monkeypatch.setattr("app.dashboard.live.EVERY_S", 0.01)
+    ways = [_fails, _hangs, _edition, _hangs]
+
+    async def told(platform: Platform) -> str:
+        return await (ways.pop(0) if ways else _hangs)(platform)
+
+    async def watch() -> None:
+        stream = Live(told).events(house.platform)
+        await anext(stream)
+        said = [orjson.loads((await anext(stream)).removeprefix(b"data: "))["parts"] for _ in range(4)]
+        await stream.aclose()
+        edition = await _edition(house.platform)
+        assert said == ["", "", edition, edition]
+
+    house.run(watch)
+
+
+async def _fails(_: Platform) -> str:
+    raise Unavailable("The database does not answer.")
+
+
+async def _hangs(_: Platform) -> str:
+    return await asyncio.Future[str]()
+
+
+def test_a_step_is_told_once_and_as_its_chart_would_show_it(house: House) -> None:
+    async def watch() -> None:
+        await house.platform.recorder.look()
+        await house.platform.recorder.look()
+        live = Live(_edition)
+        first, second = await live._figures(house.platform), await live._figures(house.platform)
+        step = house.platform.recorder.steps[-1]
+        chart = of_steps(Asked("latency", "15m", None), [step])
+        assert second.point is None
+        assert first.point is not None
+        assert [first.point.at] == chart["times"]
+        assert [{"name": name, "values": [ms]} for name, ms in first.point.latency.items()] == chart["series"]
 
     house.run(watch)
 
