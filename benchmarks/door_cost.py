@@ -1,6 +1,6 @@
 """What the door costs: the tiny model with rules, limits and usage, against the same build with them off.
 
-`python -m benchmarks.door_cost --seconds 5 --rounds 9 --connections 16,64`
+`python -m benchmarks.door_cost --seconds 1 --rounds 25 --connections 16,64`
 
 A token is asked for in all of them: there is no serving without. `off` is one that nothing restricts, no rules
 about addresses, and usage uncounted, for which `peers/unmetered.py` starts the server, since no setting does.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -94,16 +95,22 @@ class Run:
 
 
 def measure(compared: Sequence[Arm], connections: Sequence[int], rounds: int, seconds: float) -> list[Run]:
-    """All arms in turn, round by round, the server pinned to one core and wrk to the other."""
+    """All arms in turn, round by round, every server pinned to one core and wrk to the other.
+
+    All of them run all the time, so that the arms of a round follow each other within seconds: a machine that
+    others share may be half as fast a minute later.
+    """
     for arm in compared:
         arm.prepare(TINY.kind)
     runs = []
-    for number in range(rounds):
-        for arm in compared if number % 2 == 0 else reversed(compared):
-            with arm.start(TINY.kind, [server_core()]) as server:
-                arm.check(server, TINY)
-                for count in connections:
-                    load.run(server.port, arm.call(TINY), count, min(1.0, seconds), [load_core()], warm_up_s=0)
+    with ExitStack() as stack:
+        servers = [(arm, stack.enter_context(arm.start(TINY.kind, [server_core()]))) for arm in compared]
+        for arm, server in servers:
+            arm.check(server, TINY)
+            load.run(server.port, arm.call(TINY), max(connections), 2, [load_core()], warm_up_s=0)
+        for number in range(rounds):
+            for count in connections:
+                for arm, server in servers if number % 2 == 0 else reversed(servers):
                     before = _cpu_s(server)
                     run = load.run(server.port, arm.call(TINY), count, seconds, [load_core()], warm_up_s=0)
                     cpu_us = (_cpu_s(server) - before) / run.requests * 1e6

@@ -45,6 +45,7 @@ PREFIX = "/api/v1/inference/"
 JSON_TYPE = (b"content-type", b"application/json")
 NOTHING: Final[Mapping[str, Any]] = {}
 _CACHED: Final[Mapping[str, Any]] = {"cached": True}
+_new = tuple.__new__  # in half the time of a NamedTuple's own
 SMALL_BODY_BYTES = 64 * 1024
 """Bodies up to this size are parsed on the event loop: a hop to a thread costs more than the parsing."""
 
@@ -167,7 +168,7 @@ class MethodNotAllowed(PlatformError):
 def taken_by(result: InferenceResult) -> Taken:
     """What an answer took, for usage."""
     timing = result.timing
-    return Taken(result.items, timing.tokens, timing.engine)
+    return _new(Taken, (result.items, timing.tokens, timing.engine))
 
 
 def count_usage(

@@ -6,7 +6,9 @@ import asyncio
 import csv
 import io
 import time
+from collections import Counter
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -54,6 +56,28 @@ def test_what_is_counted_is_written_once_in_every_length(database_url: str) -> N
             sums = [sum(column) for column in zip(*(row[4] for row in found), strict=True)]
             assert sums == [3, 1, 4, 7, 1750, 201, 26]
             assert {row[1:4] for row in await rows(database, step)} == {("red", 1, "cats"), ("blue", 2, "")}
+
+    with_database(database_url, work)
+
+
+def test_requests_of_several_are_told_apart_in_whatever_order_they_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = Random(7)
+    now = [float(NOON)]
+    monkeypatch.setattr(usage_module.time, "time", lambda: now[0])
+
+    async def work(database: Database) -> None:
+        book, expected = UsageBook(), Counter[tuple[int, int, str]]()
+        for number in range(250):
+            record, model = some.choice((RED, BLUE)), some.choice(("cats", "dogs"))
+            minute = some.randrange(2)
+            now[0] = NOON + 60.0 * minute
+            book.add(record, model, Taken(number, 0, 0.0), 0, 0, failed=False)
+            expected[NOON + 60 * minute, record.id, model] += number
+        await book.write(database)
+        found = {(at, token, model): sums[2] for at, _, token, model, sums in await rows(database)}
+        assert found == expected
 
     with_database(database_url, work)
 
