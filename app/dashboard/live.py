@@ -63,8 +63,12 @@ class Live:
 
     async def _run(self, platform: Platform) -> None:
         while True:
-            with contextlib.suppress(PlatformError):
+            try:
                 self._tell(await self._figures(platform))
+            except PlatformError as error:
+                log.info("live.postponed", reason=error.message)
+            except Exception:  # whoever listens would wait for ever
+                log.exception("live.crashed")
             if platform.stopping:
                 return
             await asyncio.sleep(EVERY_S)

@@ -187,8 +187,12 @@ class Reconciler:
             actions.sort(key=self._turn_at_start)
         for action in actions:
             self._act(action)
-        await self._look_at_memory()
-        await self._forms.look()
+        try:
+            await self._look_at_memory()
+            await self._forms.look()
+        except Exception:  # what is served is told all the same
+            await self._write_observed()
+            raise
         await self._write_observed()
 
     def _turn_at_start(self, action: Action) -> tuple[bool, bool]:

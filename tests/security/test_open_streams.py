@@ -75,7 +75,7 @@ def test_figures_end_soon_after_the_right_to_see_them(
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    wait_until("That figures last while they may be seen", lambda: events[0] > 5)
+    wait_until("That figures last while they may be seen", lambda: events[0] > 3)
     assert not ended.is_set()
     change(browser, server, user_id)
     assert ended.wait(30)

@@ -125,6 +125,27 @@ def test_figures_go_on_where_nobody_can_say_whether_the_rest_is_another(
     house.run(watch)
 
 
+def test_figures_go_on_after_an_error_that_nobody_expects(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.dashboard.live.EVERY_S", 0.01)
+    ways = [_crashes, _edition]
+
+    async def told(platform: Platform) -> str:
+        return await (ways.pop(0) if ways else _edition)(platform)
+
+    async def watch() -> None:
+        stream = Live(told).events(house.platform)
+        await anext(stream)
+        async with asyncio.timeout(30):
+            assert (await anext(stream)).startswith(b"data: ")
+        await stream.aclose()
+
+    house.run(watch)
+
+
+async def _crashes(_: Platform) -> str:
+    raise ZeroDivisionError("a bug")
+
+
 async def _fails(_: Platform) -> str:
     raise Unavailable("The database does not answer.")
 

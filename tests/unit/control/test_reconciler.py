@@ -292,6 +292,19 @@ def test_an_error_in_one_round_does_not_end_the_loop(run: Run, monkeypatch: pyte
     run(test)
 
 
+def test_what_is_served_is_told_though_something_else_fails_in_every_round(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(house: House) -> None:
+        async def fail() -> None:
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr(house.reconciler._forms, "look", fail)
+        await house.rests("m", await house.put("m", live(1)))
+
+    run(test)
+
+
 def test_a_locked_database_delays_what_is_told_and_nothing_else(run: Run, sqlite_url: str) -> None:
     async def test(house: House) -> None:
         await house.rests("m", await house.put("m", live(1)))
