@@ -185,7 +185,7 @@ async def lifespan(
         calm_collector()
         log.info("server.started", node=control.node)
         yield {"platform": platform}
-        platform.stopping = True
+        platform.leaving = platform.stopping = True
         database.hurry()
         log.info("server.stopping", node=control.node)
 

@@ -61,6 +61,10 @@ class Server(uvicorn.Server):
 
         A second SIGINT cuts it short.
         """
+        # Not `stopping`: what comes in the last moment over a connection that is still open is answered.
+        platform = self.lifespan.state.get("platform")
+        if platform is not None:
+            platform.leaving = True
         asyncio.get_running_loop().call_later(GOODBYE_S / 2, self._tell_connections)
         closing = asyncio.create_task(super().shutdown(sockets), name="shutdown")
         while not closing.done() and not self.force_exit:

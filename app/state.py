@@ -90,7 +90,10 @@ class Platform:
     node: str = "local"
     """This server's name among those on its database."""
     started_at: float = field(default_factory=time.time)
+    leaving: bool = False
+    """A stop was asked for: what is under way may still end, and answers without end are ended."""
     stopping: bool = False
+    """Nothing new is begun."""
     recorder: Recorder = field(init=False)
     """How serving went; given by the lifespan, for it reads the platform itself."""
 

@@ -52,7 +52,7 @@ class Live:
                 self._task = asyncio.create_task(self._run(platform), name="live figures")
             ends = asyncio.get_running_loop().time() + LIFE_S
             yield b"retry: 3000\n\n"
-            while asyncio.get_running_loop().time() < ends and not platform.stopping:
+            while asyncio.get_running_loop().time() < ends and not platform.leaving:
                 assert self._next is not None
                 yield await asyncio.shield(self._next)
         finally:
@@ -62,16 +62,17 @@ class Live:
                 self._task = None
 
     async def _run(self, platform: Platform) -> None:
-        while True:
+        failed = False
+        while not platform.leaving:
             try:
                 self._tell(await self._figures(platform))
-            except PlatformError as error:
-                log.info("live.postponed", reason=error.message)
-            except Exception:  # whoever listens would wait for ever
-                log.exception("live.crashed")
-            if platform.stopping:
-                return
+                failed = False
+            except Exception as error:  # whoever listens would wait for ever
+                if not failed:
+                    log.warning("live.postponed", exc_info=not isinstance(error, PlatformError), reason=str(error))
+                failed = True
             await asyncio.sleep(EVERY_S)
+        self._send(b": the server stops\n\n")
 
     async def _figures(self, platform: Platform) -> Figures:
         reading = await read(platform)
@@ -94,7 +95,9 @@ class Live:
         # Of hundreds of models most stand still; what a page shows of those is what it was written with.
         moved = {name: one for name, one in figures.models.items() if self._told.get(name) != one}
         self._told = figures.models
-        event = b"data: " + orjson.dumps(replace(figures, models=moved)) + b"\n\n"
+        self._send(b"data: " + orjson.dumps(replace(figures, models=moved)) + b"\n\n")
+
+    def _send(self, event: bytes) -> None:
         loop = asyncio.get_running_loop()
         told, self._next = self._next, loop.create_future()
         if told is not None and not told.done():

@@ -118,7 +118,7 @@ async def _follow(house: Platform, row: Optimisation) -> AsyncIterator[bytes]:
         elif silent_s >= KEEP_ALIVE_S:
             silent_s = 0.0
             yield b": still at it\n\n"
-        if ended or house.stopping:
+        if ended or house.leaving:
             yield b"event: end\ndata: {}\n\n"
             return
         await asyncio.sleep(LOOK_EVERY_S)

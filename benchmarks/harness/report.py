@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import quantiles
 from typing import Any
 
 from benchmarks.harness import machine
@@ -35,6 +36,12 @@ def at_most(what: str, aim: float, value: float | None, unit: str = "x") -> Reac
     """A reach that a value meets by being no larger than the aim."""
     measured = "not measured" if value is None else f"{value:.2f}{unit}"
     return Reach(what, f"at most {aim:g}{unit}", measured, None if value is None else value <= aim)
+
+
+def spread(percents: Sequence[float]) -> str:
+    """Between what half of the single comparisons lie: a median alone does not say how sure it is."""
+    low, _, high = quantiles(percents, n=4) if len(percents) > 1 else [*percents] * 3
+    return f"half of {len(percents)} rounds {low:.1f} to {high:.1f} %"
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ CHARTS = (
     "/dashboard/history/requests?span=15m",
     "/dashboard/history/latency?span=15m",
 )
-ASKED = {PARTS: 30.0, **dict.fromkeys(CHARTS, 120.0)}
+ASKED = {PARTS: 20.0, **dict.fromkeys(CHARTS, 120.0)}
 """After how many seconds each is asked for again where nothing happens (`templates/pages/overview/page.html`,
 `static/js/charts.js`)."""
 REST_S = 5.0

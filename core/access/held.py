@@ -58,8 +58,9 @@ class HeldSessions:
             holding = await self._holding(session_id, FRESH_S)
             if holding is not None and hmac.compare_digest(holding.secret_hash, secret_hash):
                 return holding.principal
+        asked_at = self._clock()
         principal = await self._sessions.resume(cookie)
-        self._note(session_id, Holding(principal, secret_hash), self._clock() + RESUMED_S)
+        self._note(session_id, Holding(principal, secret_hash), asked_at, asked_at + RESUMED_S)
         return principal
 
     async def holds(self, principal: Principal) -> bool:
@@ -80,15 +81,16 @@ class HeldSessions:
     async def _ask(self) -> Mapping[str, Holding]:
         await asyncio.sleep(0)  # all who wake for the same figures come along
         wanted, self._wanted, self._asking = self._wanted, set(), None
+        asked_at = self._clock()  # an answer that takes long is as old as its question
         found = await self._sessions.holding(wanted)
         for session_id in wanted:
             holding, known = found.get(session_id), self._known.pop(session_id, None)
             if holding is not None:
-                self._note(session_id, holding, known.resume_at if known is not None else 0.0)
+                self._note(session_id, holding, asked_at, known.resume_at if known is not None else 0.0)
         return found
 
-    def _note(self, session_id: str, holding: Holding, resume_at: float) -> None:
-        self._known[session_id] = _Known(holding, self._clock(), resume_at)
+    def _note(self, session_id: str, holding: Holding, asked_at: float, resume_at: float) -> None:
+        self._known[session_id] = _Known(holding, asked_at, resume_at)
         self._known.move_to_end(session_id)
         while len(self._known) > MOST:
             self._known.popitem(last=False)

@@ -81,13 +81,13 @@ class Changes:
                     await self._wake.wait()
 
     async def _look_if_moved(self, woken: bool) -> None:
+        before, self._looked_at = self._looked_at, None  # whatever fails from here on is looked at anew
         version = await self._version.read() if self._version is not None else None
-        same = version is not None and version == self._looked_at
-        if same and not woken and time.monotonic() < self._in_full_at:
-            return
-        self._looked_at = None
-        await self._look()
-        self._looked_at, self._in_full_at = version, time.monotonic() + IN_FULL_S
+        same = version is not None and version == before
+        if woken or not same or time.monotonic() >= self._in_full_at:
+            await self._look()
+            self._in_full_at = time.monotonic() + IN_FULL_S
+        self._looked_at = version
 
     async def _look(self) -> None:
         revisions = await self._read()

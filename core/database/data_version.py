@@ -7,12 +7,9 @@ connection has committed in between.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 
 import aiosqlite
-
-from core.errors import PlatformError
 
 Version = tuple[int, int]
 
@@ -51,7 +48,7 @@ class DataVersion:
                 self._connection = await self._connect()
                 self._opened += 1
             ((version,),) = await self._connection.execute_fetchall("PRAGMA data_version")
-        except (sqlite3.Error, PlatformError, ValueError, OSError):
+        except Exception:  # whatever it is, whoever asks can still look for themselves
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.stop()

@@ -8,8 +8,10 @@
   const steps = 180;
   const fedAgain = 120000; // charts that live figures feed are asked for so seldom
   const charts = [];
+  let point = null; // the last of the live figures
   const round = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2)));
 
+  const ask = (url) => fetch(url, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(20000) });
   const two = (number) => String(number).padStart(2, "0");
   const clock = (date) => `${two(date.getHours())}:${two(date.getMinutes())}`;
   const day = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
@@ -52,9 +54,12 @@
       this.changes = changes;
       const url = new URL(this.figure.dataset.chart, location.origin);
       if (!url.searchParams.has("span")) url.searchParams.set("span", span);
-      const answer = await fetch(url, { headers: { Accept: "application/json" } });
+      const answer = await ask(url);
       if (answer.status === 401) { location.reload(); return; }
-      if (answer.ok) this.draw(await answer.json());
+      if (!answer.ok) return;
+      this.draw(await answer.json());
+      this.span = span;
+      if (point && this.of(point)) this.add(point); // it may have come meanwhile
     }
 
     // What a step of all models says for this chart, if anything.
@@ -67,7 +72,7 @@
     add(point) {
       const by = this.of(point);
       const last = this.times?.at(-1);
-      if (last === undefined || point.at > last + 2.5 * stepS) return false;
+      if (this.span !== "15m" || last === undefined || point.at > last + 2.5 * stepS) return false;
       if (point.at <= last) return true;
       const values = this.next(by);
       if (!values) return false;
@@ -187,15 +192,23 @@
     if (model) url.searchParams.set("model", model);
     url.searchParams.set("span", span());
     if (told.url === url.href && Date.now() - told.at < 30000) return told.changes;
-    const answer = await fetch(url, { headers: { Accept: "application/json" } });
+    const answer = await ask(url);
     const changes = answer.ok ? (await answer.json()).map((one) => ({ ...one, model: model ? "" : one.model })) : [];
     told = { url: url.href, at: Date.now(), changes };
     return changes;
   }
   let loaded = 0;
   let fed = 0;
+  let loading = false;
+  let more = false;
   async function load() {
-    if (document.hidden || !charts.length) return;
+    more = loading;
+    if (loading || document.hidden || !charts.length) return;
+    loading = true;
+    await loadAll().finally(() => { loading = false; });
+    if (more) await load();
+  }
+  async function loadAll() {
     loaded = Date.now();
     const changes = await changed().catch(() => []);
     await Promise.allSettled(charts.map((chart) => chart.load(span(), changes)));
@@ -207,14 +220,25 @@
       again();
     }, every[span()]);
   }
-  addEventListener("pulvinar:figures", ({ detail: { point } }) => {
-    if (!point || span() !== "15m") return;
+  addEventListener("pulvinar:figures", ({ detail }) => {
+    if (!detail.point) return;
+    point = detail.point;
+    if (span() !== "15m") return;
     const feeds = charts.filter((chart) => chart.of(point));
     const whole = feeds.filter((chart) => !chart.add(point)).length;
-    if (whole) load();
+    if (whole && !loading) load();
     else if (feeds.length === charts.length) fed = Date.now();
   });
-  addEventListener("pulvinar:changed", () => { told.at = 0; load(); });
+  // A mark where something went into service, once the server tells of it: its answer may be some seconds old.
+  async function mark() {
+    told.at = 0;
+    const changes = await changed().catch(() => null);
+    for (const chart of changes ? charts : []) {
+      chart.changes = changes;
+      chart.plot?.redraw();
+    }
+  }
+  addEventListener("pulvinar:changed", () => { if (charts.length) setTimeout(mark, 5000); });
   for (const figure of document.querySelectorAll("[data-chart]")) charts.push(new Chart(figure));
   chosen?.addEventListener("change", keep);
   document.addEventListener("visibilitychange", load);

@@ -29,18 +29,19 @@
     if (element && element.textContent !== text) element.textContent = text;
   }
 
-  // The parts that stand still are asked for as soon as they are others, but not all the time.
+  // The parts that stand still are asked for as soon as they are others, but not all the time, nor by all at once.
   function renew(said) {
     const before = edition;
     edition = said;
     if (before === null || before === said || due) return;
     due = setTimeout(() => {
       due = 0;
-      if (document.hidden) return; // all of it is asked for once it is seen again
+      if (document.hidden) { edition = ""; return; } // the next figures that are seen tell of it again
       renewed = Date.now();
+      parts?.setAttribute("hx-get", `${parts.dataset.parts}?edition=${edition}`);
       parts?.dispatchEvent(new Event("refresh"));
       dispatchEvent(new Event("pulvinar:changed"));
-    }, Math.max(0, renewed + rest - Date.now()));
+    }, Math.max(1000 * Math.random(), renewed + rest - Date.now()));
   }
 
   function show(figures) {

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 from tests.browser.site import Site, Visit
 
 # A page cannot be hidden from outside: it is told that it is, as a browser would.
-_SET = """(hidden) => {
+HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
   const state = hidden ? "hidden" : "visible";
   Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
@@ -35,14 +35,14 @@ def test_a_hidden_tab_asks_for_nothing_and_catches_up(dashboard: Site, admin: Vi
     page.goto(path)
     with page.expect_request(lambda request: "hx-request" in request.headers):
         page.clock.run_for(31_000)  # what is seen does ask
-    page.evaluate(_SET, True)
+    page.evaluate(HIDE, True)
     page.wait_for_load_state("networkidle")
     asked = _asked(page)
     page.clock.run_for(120_000)
     assert asked == []
     assert page.evaluate("streams()") == 0
     with page.expect_request(lambda request: "hx-request" in request.headers):
-        page.evaluate(_SET, False)
+        page.evaluate(HIDE, False)
     assert page.evaluate("streams()") == (1 if path == "/dashboard/" else 0)
     polled = [url for url in asked if url.endswith(("/overview/parts", "/dashboard/models", "/system/machine"))]
     assert len(polled) == 1

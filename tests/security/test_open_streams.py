@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.servers import PLAIN, RunningServer, wait_until
+from tests.servers import PASSWORD, PLAIN, RunningServer, wait_until
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 NAME, WORDS = "watcher", "battery horse staple"
@@ -35,6 +37,29 @@ def browser(server: RunningServer, user_id: int) -> Iterator[httpx.Client]:
         form = {"name": NAME, "password": WORDS, "next": "/dashboard/", "csrf": _token(browser.get("/login"))}
         assert browser.post("/login", data=form).status_code == 303
         yield browser
+
+
+def test_a_stop_does_not_wait_for_whoever_watches(tmp_path: Path) -> None:
+    """It would wait for the whole drain time, and then be reported as a failure."""
+    with RunningServer(tmp_path, {"PULVINAR_SERVER__DRAIN_S": "60"}) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        with httpx.Client(base_url=base, timeout=60, headers=OURS, **PLAIN) as browser:
+            form = {
+                "name": "admin",
+                "password": PASSWORD,
+                "next": "/dashboard/",
+                "csrf": _token(browser.get("/login")),
+            }
+            assert browser.post("/login", data=form).status_code == 303
+            with browser.stream("GET", "/dashboard/live") as answer:
+                lines = answer.iter_lines()
+                while not next(lines).startswith("data:"):
+                    pass
+                began = time.monotonic()
+                server.terminate()
+                said = list(lines)
+            assert time.monotonic() - began < 30
+            assert said[-2:] == [": the server stops", ""]
 
 
 def _token(page: httpx.Response) -> str:

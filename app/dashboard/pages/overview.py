@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 from zlib import crc32
 
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.dashboard.attention import (
@@ -117,9 +117,14 @@ async def overview(request: Request, user: Viewer, house: House) -> Response:
 
 
 @again.get("/overview/parts")
-async def parts(request: Request, user: Viewer, house: House) -> Response:
-    """What changes now and then: what needs attention, and the deployments."""
-    page = await _lately(house, user.role)
+async def parts(
+    request: Request, user: Viewer, house: House, edition: Annotated[str, Query(max_length=8)] = ""
+) -> Response:
+    """What changes now and then: what needs attention, and the deployments.
+
+    `edition` is what the asker has heard of by the live figures: what was made before that is too old.
+    """
+    page = await _lately(house, user.role, edition)
     if any(matter.roll_back for matter in page.matters):  # a form, which each session has for itself
         return fragment(request, _PARTS_TEMPLATE, page)
 
@@ -130,18 +135,24 @@ async def parts(request: Request, user: Viewer, house: House) -> Response:
     return made.response(request, "text/html", HEADERS)
 
 
-async def _lately(house: Platform, role: Role) -> OverviewPage:
-    """The page, made once for all who ask in the same seconds."""
+async def _lately(house: Platform, role: Role, edition: str = "") -> OverviewPage:
+    """The page, made once for all who ask in the same seconds and have heard of the same edition."""
     now = time.monotonic() // PARTS_S
-    return await _PAGES.get((house.started_at, role), now, lambda: _page(house, role))
+    return await _PAGES.get((house.started_at, role, edition), now, lambda: _page(house, role))
 
 
 async def _edition(house: Platform) -> str:
     """Another word as soon as something that needs attention or a deployment is another; figures do not count."""
     page = await _lately(house, Role.ADMIN)
     matters = [(matter.state, matter.subject) for matter in page.matters]
-    rows = [(row.name, row.versions, row.state, row.reason, row.engine) for row in page.rows]
-    return f"{crc32(repr((matters, rows, page.more)).encode()):08x}"
+    # Of all deployments, and not of those on the page: which of many those are, requests decide.
+    states = sorted((name, _at_rest(state)) for name, state in house.reconciler.states().items())
+    versions = [(row.name, row.versions, row.reason, row.engine) for row in page.rows] if not page.more else []
+    return f"{crc32(repr((matters, states, versions)).encode()):08x}"
+
+
+def _at_rest(state: str) -> str:
+    return "at rest" if state in _CALM else state
 
 
 LIVE = Live(_edition)

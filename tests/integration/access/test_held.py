@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from core.access.held import FRESH_S, MOST, RESUMED_S, WATCHED_S, HeldSessions
 from core.access.passwords import hash_password
-from core.access.sessions import SessionService, SignedIn
+from core.access.sessions import Principal, SessionService, SignedIn
 from core.database.repositories import Sessions, Users
 from core.database.session import Database
 from core.database.tables import utc_now
@@ -125,6 +125,26 @@ async def _end(house: House, ada: SignedIn, how: str) -> None:
             row.user.disabled = True
         else:
             row.expires_at = utc_now() - timedelta(seconds=1)
+
+
+def test_an_answer_that_takes_long_is_as_old_as_its_question(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(house: House) -> None:
+        ada = await house.sign_in()
+        resume = house.service.resume
+
+        async def slowly(cookie: str) -> Principal:
+            principal = await resume(cookie)
+            await house.service.logout(principal)
+            house.now += FRESH_S
+            return principal
+
+        monkeypatch.setattr(house.service, "resume", slowly)
+        await house.held.resume(ada.cookie)
+        assert not await house.held.holds(ada.user)
+
+    in_house(database_url, work)
 
 
 def test_another_role_is_another_user(database_url: str) -> None:

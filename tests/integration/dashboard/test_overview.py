@@ -142,6 +142,24 @@ def test_figures_go_on_after_an_error_that_nobody_expects(house: House, monkeypa
     house.run(watch)
 
 
+def test_whoever_watches_is_let_go_at_a_stop_though_figures_fail(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.dashboard.live.EVERY_S", 0.01)
+
+    async def watch() -> None:
+        stream = Live(_crashes).events(house.platform)
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(house.platform, "leaving", True)
+        async with asyncio.timeout(30):
+            assert (await waiting).startswith(b":")
+            assert [event async for event in stream] == []
+
+    house.run(watch)
+
+
 async def _crashes(_: Platform) -> str:
     raise ZeroDivisionError("a bug")
 

@@ -168,6 +168,21 @@ def test_where_it_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_whatever_keeps_the_version_from_being_read_changes_are_seen(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_thread(*_: object) -> aiosqlite.Connection:
+        raise RuntimeError("can't start new thread")
+
+    async def work(database: Database, seen: asyncio.Queue[int]) -> None:
+        await seen.get()
+        await bump(database)
+        await seen.get()
+
+    monkeypatch.setattr(Database, "data_version", lambda self, timeout_s: DataVersion(no_thread, timeout_s))
+    watching(sqlite_url, work)
+
+
 def test_a_disk_that_hangs_holds_one_question(tmp_path: Path) -> None:
     async def run() -> None:
         asked = []
