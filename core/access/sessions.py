@@ -95,6 +95,7 @@ class SignedIn:
 class SessionService:
     """Sign-in sessions. Every check asks the database, so that a session ends the moment its row says so.
 
+    Figures alone are content with what it said a moment ago: see core.access.held.
     Nothing here counts attempts: see core.access.sign_in.
     """
 
